@@ -1,7 +1,8 @@
 /* params: a query string, taken apart.
  *
  * application/x-www-form-urlencoded as browsers and curl send it: '&' separates, '+' is a blank, percent escapes are
- * decoded once. Order is kept; names may repeat (the reader decides whether they may).
+ * decoded once. Order is kept; names may repeat (the reader decides whether they may); pieces with nothing in them
+ * ("a=1&&b=2", a trailing '&') are left out.
  */
 #ifndef COMPOSURE_PARAMS_H
 #define COMPOSURE_PARAMS_H
@@ -24,7 +25,8 @@ struct params {
 	size_t n;
 };
 
-/* OK, ERR_BAD_REQUEST (bad escape, bad UTF-8, NUL), or ERR_QUERY_TOO_COMPLEX (more than max). *detail says what. */
+/* OK, ERR_BAD_REQUEST (bad escape, bad UTF-8, NUL), or ERR_QUERY_TOO_COMPLEX (more than max, or the arena is full).
+ * *detail says what. Names and values without escapes are views of the query, the others lie in the arena. */
 enum status params_parse(struct arena *, struct view query, size_t max, struct params *, struct view *detail) MUST_CHECK;
 
 /* Decodes percent escapes (and '+' when plus_is_blank) into the arena; absent on a bad escape. No other checks. */

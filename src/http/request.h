@@ -60,21 +60,25 @@ struct request_limits {
 	size_t body_bytes; /* Content-Length: 413 beyond */
 };
 
-enum { REQUEST_SEGMENTS_MAX = 8 };
+enum { REQUEST_SEGMENTS_MAX = 8, REQUEST_PARTS_MAX = 32 /* PostgreSQL's keys have no more columns */ };
 
+/* Zero-initialised, it is ready for request_param(). */
 struct request {
-	enum method method;
+	enum method method; /* after request_finish() */
 	struct view method_text;
-	struct view uri;          /* REQUEST_URI as sent, absolute form stripped to its path and query */
-	struct view path;         /* of uri, still encoded */
+	struct view uri;          /* REQUEST_URI; request_finish() strips the absolute form to its path and query */
+	struct view path;         /* of uri, still encoded; "*" in OPTIONS * */
 	struct view query;        /* behind the '?', still encoded; absent without one */
 	struct view content_type; /* absent when not sent */
+	struct view length_text; /* CONTENT_LENGTH as sent; request_finish() makes the next two of it */
 	bool has_length;
 	size_t content_length;
 	struct view remote_addr; /* of the web server's peer, as it says */
 	struct view header[HEADER_COUNT]; /* absent when not sent; an empty header is empty, not absent */
 	bool repeated;            /* a header that must not come twice did; `repeated_name` is its CGI name */
 	struct view repeated_name;
+	bool malformed;           /* a value held a control character; `malformed_name` is its CGI name */
+	struct view malformed_name;
 	bool full; /* the arena was */
 };
 
@@ -82,8 +86,9 @@ struct request {
  * control characters other than tab are kept out and mark the request (request_finish says ERR_INVALID_HEADER). */
 void request_param(struct request *, struct arena *, struct view name, struct view value);
 
-/* OK, or the status of the first thing wrong: 400 (no method or URI, repeated or malformed headers, a bad
- * Content-Length), 413, 414, 501. *detail says what, in words for the client. */
+/* OK, or the status of the first thing wrong: 400 (no method or URI, repeated or malformed headers, a URI that is
+ * neither a path nor an http URL or has a fragment, a bad Content-Length), 413, 414, 431 (the arena was full), 501.
+ * *detail says what, in words for the client. */
 enum status request_finish(struct request *, const struct request_limits *, struct view *detail) MUST_CHECK;
 
 /* A path below the mount, taken apart: split on '/', each segment then on ',', each part then percent-decoded once.
@@ -99,8 +104,8 @@ struct route_path {
 };
 
 /* OK; ERR_NOT_FOUND when the path is not below `mount` ("/api", "" for none), or has an empty, dot, NUL, control or
- * bad UTF-8 segment, a bad escape, a trailing slash or too many segments. The mount itself ("/api" and "/api/") is
- * n == 0. Item parts may be empty text only when they are the only part... they may not: an empty part is a 404. */
+ * bad UTF-8 segment, a bad escape, a trailing slash, an empty part, or too many segments or parts;
+ * ERR_HEADERS_TOO_LARGE when the arena is full. The mount itself ("/api" and "/api/") is n == 0. */
 enum status request_route(const struct request *, struct arena *, struct view mount, struct route_path *) MUST_CHECK;
 
 #endif

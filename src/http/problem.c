@@ -1,0 +1,58 @@
+#include "config.h"
+
+#include "http/problem.h"
+
+#include "base/json.h"
+#include "http/params.h"
+
+static bool is_uuid(struct view v)
+{
+	if (v.n != 36)
+		return false;
+	for (size_t i = 0; i < v.n; i++) {
+		char c = v.p[i];
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+		bool hex = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+		if (dash ? c != '-' : !hex)
+			return false;
+	}
+	return true;
+}
+
+static void member(struct buf *b, struct view name, struct view text)
+{
+	buf_putc(b, ',');
+	json_string(b, name);
+	buf_putc(b, ':');
+	json_string(b, text);
+}
+
+/* Escaped: an id may be what the client sent, and the instance has to be a URI. */
+static void instance(struct buf *b, struct view id)
+{
+	buf_lit(b, ",\"instance\":\"");
+	if (is_uuid(id))
+		buf_lit(b, "urn:uuid:");
+	else
+		buf_lit(b, "urn:request:");
+	percent_encode(b, id);
+	buf_putc(b, '"');
+}
+
+void problem_write(struct response *r, enum status s, struct view detail, struct view request_id)
+{
+	response_restart(r, status_http(s));
+	(void)response_header(r, VIEW("Content-Type"), VIEW("application/problem+json"));
+	(void)response_header(r, VIEW("Cache-Control"), VIEW("no-store"));
+	struct buf *b = &r->body;
+	buf_lit(b, "{\"type\":\"about:blank\"");
+	member(b, VIEW("title"), view_of(status_title(s)));
+	buf_lit(b, ",\"status\":");
+	buf_i64(b, status_http(s));
+	if (detail.p && utf8_valid(detail)) /* one that is not would break the document */
+		member(b, VIEW("detail"), detail);
+	if (request_id.n)
+		instance(b, request_id);
+	member(b, VIEW("code"), view_of(status_code(s)));
+	buf_putc(b, '}');
+}
