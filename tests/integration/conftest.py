@@ -1,0 +1,211 @@
+"""Fixtures of the integration tests. The built program's path is in COMPOSURE_BIN.
+
+    def test_a_page(database, workers, lighttpd):
+        server = lighttpd(workers(2, database))
+        page = server.client(database.keys["demo"]).get("/api/users?limit=50")
+
+Servers and workers that a test makes end with the test; a worker that does not end with status 0, or about which a
+sanitizer has something to say, fails it. What they wrote is shown when a test fails.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness import servers  # noqa: E402
+from harness.cluster import Cluster  # noqa: E402
+from harness.process import Home  # noqa: E402
+from harness.tap import Tap  # noqa: E402
+
+LOG_TAIL = 6000  # characters of each program's output that a failed test shows
+
+
+def pytest_addoption(parser):
+    parser.addoption("--tap", action="store_true", help="TAP on standard output in place of pytest's own report")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    if config.getoption("--tap"):
+        config.pluginmanager.unregister(name="terminalreporter")
+        config.pluginmanager.register(Tap(), "tap")
+
+
+@pytest.fixture(scope="session")
+def home():
+    """The folder of this run, removed at its end."""
+    home = Home()
+    yield home
+    home.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(home):
+    cluster = Cluster(home)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_template(shared_cluster):
+    """A database with the demo, only ever copied. Returns its name and keys."""
+    database = shared_cluster.create_database("demo_template")
+    database.migrate()
+    database.load_demo(rows=1000)
+    return database
+
+
+@pytest.fixture(scope="session")
+def migrated_template(shared_cluster):
+    database = shared_cluster.create_database("migrated_template")
+    database.migrate()
+    return database
+
+
+@pytest.fixture
+def cluster(shared_cluster):
+    """PostgreSQL for tests that leave it as it was. Those that stop, kill or freeze it take own_cluster."""
+    return shared_cluster
+
+
+@pytest.fixture
+def own_cluster(new_home):
+    """PostgreSQL for one test alone: .stop() .kill() .restart() .freeze() .thaw()"""
+    cluster = Cluster(new_home)
+    yield cluster
+    if cluster.process.alive():
+        cluster.stop()
+
+
+@pytest.fixture
+def own_database(own_cluster):
+    """The demo in own_cluster."""
+    database = own_cluster.create_database("own")
+    database.migrate()
+    database.load_demo(rows=1000)
+    return database
+
+
+@pytest.fixture
+def new_home():
+    home = Home()
+    yield home
+    home.remove()
+
+
+def copy_of(template, count=[0]):
+    count[0] += 1
+    database = template.cluster.create_database(f"test_{count[0]}", template.name)
+    database.keys = dict(template.keys)
+    return database
+
+
+@pytest.fixture(scope="session")
+def database(demo_template):
+    """The demo (1,000 users, 3,000 payments), shared: tests may add rows, not depend on there being none."""
+    return copy_of(demo_template)
+
+
+@pytest.fixture
+def fresh_database(demo_template):
+    """A copy of the demo for one test alone."""
+    return copy_of(demo_template)
+
+
+@pytest.fixture
+def bare_database(migrated_template):
+    """Migrated, nothing exposed, for one test alone."""
+    return copy_of(migrated_template)
+
+
+@pytest.fixture
+def running(request, new_home):
+    """What the test has started, in order; ended last first. Behind a failed test comes what each of them wrote."""
+    started = []
+    yield started
+    faults = []
+    for thing in reversed(started):
+        try:
+            thing.stop()
+        except AssertionError as error:
+            faults.append(str(error))
+    report = getattr(request.node, "report_call", None)
+    if faults or (report and report.failed):
+        for thing in started:
+            print(f"--- {thing.name if hasattr(thing, 'name') else thing.process.name} ---")
+            print(thing.output()[-LOG_TAIL:])
+    assert not faults, "\n".join(faults)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    setattr(item, f"report_{call.when}", outcome.get_result())
+
+
+@pytest.fixture
+def workers(running, new_home):
+    """workers(n, database, **settings): n workers on one socket, ready. Settings are the program's, by name:
+    deadline_ms=500. With dsn= in place of a database they are only alive, not waited for until ready."""
+    def start(n=1, database=None, arguments=(), ready=True, **settings):
+        if database is not None:
+            settings.setdefault("dsn", database.worker_dsn)
+        made = servers.Workers(new_home, f"worker{len(running)}", n, arguments, **settings)
+        running.append(made)
+        if database is not None and ready:
+            made.wait_ready()
+        return made
+    return start
+
+
+@pytest.fixture
+def worker(workers):
+    """worker(database, **settings): one worker."""
+    def start(database=None, **settings):
+        return workers(1, database, **settings)
+    return start
+
+
+def web_server(kind):
+    program = {"apache": "apache2"}.get(kind, kind)
+
+    @pytest.fixture(name=kind)
+    def fixture(running, new_home):
+        """lighttpd(workers, **options): the web server in front of the workers, as conf/ has it."""
+        if not servers.available(program):
+            pytest.skip(f"apt-get install {program}")
+
+        def start(workers, **options):
+            made = getattr(servers, kind)(new_home, f"{kind}{len(running)}", workers, **options)
+            running.append(made)
+            return made
+        return start
+    return fixture
+
+
+lighttpd = web_server("lighttpd")
+nginx = web_server("nginx")
+apache = web_server("apache")
+
+
+@pytest.fixture(params=["lighttpd", "nginx", "apache"])
+def web(request):
+    """Each of the three in turn: a test that takes `web` runs three times. web(workers) -> Server."""
+    start = request.getfixturevalue(request.param)
+    peer = request.param
+
+    def start_one(workers, **options):
+        return start(workers, **options)
+    start_one.peer = peer
+    return start_one
+
+
+@pytest.fixture
+def http(database, workers, lighttpd):
+    """A client with the demo's key, through lighttpd, to one worker: for tests that only ask."""
+    client = lighttpd(workers(1, database)).client(database.keys["demo"])
+    yield client
+    client.close()

@@ -1,0 +1,152 @@
+"""Processes that a test starts: as an unprivileged user, with their output kept, ended by pid and never left behind."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[3]
+BINARY = Path(os.environ.get("COMPOSURE_BIN", SOURCE / "composure"))
+
+# PostgreSQL refuses root, so what root starts runs as the user of Debian's package.
+USER = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+
+
+def wait_until(condition, what, timeout=20.0):
+    """Returns the first true value of condition(). Exceptions count as false; past the time the last one is shown."""
+    end = time.monotonic() + timeout
+    last = None
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+            last = None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not there yet
+            last = error
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout:g} s for {what}" + (f": {last!r}" if last else ""))
+        time.sleep(0.01)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def as_user(argv):
+    """The command that runs argv as USER and dies with us, however we end."""
+    prefix = ["setpriv", "--pdeathsig", "KILL"]
+    if os.getuid() == 0:
+        prefix += [f"--reuid={USER.pw_uid}", f"--regid={USER.pw_gid}", "--init-groups"]
+    return prefix + ["--"] + [str(a) for a in argv]
+
+
+class Home:
+    """A short-named folder of USER's: Unix socket paths end at 107 bytes, and the checkout may be closed to USER."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp(prefix="cmps-", dir="/tmp"))
+        self.give(self.path)
+        self.path.chmod(0o755)
+
+    def give(self, path):
+        if os.getuid() == 0:
+            os.chown(path, USER.pw_uid, USER.pw_gid)
+        return path
+
+    def folder(self, name):
+        path = self.path / name
+        path.mkdir(exist_ok=True)
+        return self.give(path)
+
+    def file(self, name, text):
+        path = self.path / name
+        path.write_text(text)
+        return self.give(path)
+
+    def copy(self, source, name=None):
+        """A copy that USER can read, also where the checkout lies in a closed folder."""
+        target = self.path / (name or source.name)
+        if not target.exists():
+            if source.is_dir():
+                shutil.copytree(source, target)
+                for path in target.rglob("*"):
+                    path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+            else:
+                shutil.copy(source, target)
+            target.chmod(0o755)
+        return target
+
+    def remove(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Process:
+    """One started program. Its output is in self.output(); stop() ends it and gives the exit status."""
+
+    def __init__(self, home, name, argv, env=None, stdin=subprocess.DEVNULL):
+        self.name = name
+        self.log = home.file(f"{name}.out", "")
+        with open(self.log, "ab") as out:
+            self.popen = subprocess.Popen(
+                as_user(argv), env={**environment(home), **(env or {})}, stdin=stdin, stdout=out, stderr=out, cwd=home.path)
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def send_signal(self, number):
+        self.popen.send_signal(number)
+
+    def stop(self, number=signal.SIGTERM, timeout=20):
+        """Asks, then forces. The exit status, negative for a signal."""
+        if self.alive():
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.send_signal(number)
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise AssertionError(f"{self.name} did not end within {timeout} s of signal {number}\n{self.output()}") from None
+
+    def kill(self):
+        self.popen.kill()
+        return self.popen.wait()
+
+
+def environment(home):
+    """Nothing of the caller's but what tools need; sanitizers report and give up on the first error."""
+    env = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": str(home.path),
+        "TMPDIR": str(home.path),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "ASAN_OPTIONS": "abort_on_error=0:exitcode=99:detect_stack_use_after_return=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
+    }
+    env.update({k: v for k, v in os.environ.items() if k in ("LSAN_OPTIONS", "LD_LIBRARY_PATH")})
+    return env
+
+
+def children_of(pid):
+    """Pids of the direct children."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(p) for p in text.split()]
