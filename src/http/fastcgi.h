@@ -5,6 +5,9 @@
  * web server we know): another BEGIN_REQUEST meanwhile is refused with CANT_MPX_CONN, roles other than RESPONDER
  * with UNKNOWN_ROLE, unknown management records with UNKNOWN_TYPE. Records of requests that are not running are
  * ignored, as the specification asks (section 3.3). The only file that sees libfcgi's headers.
+ *
+ * BEGIN_REQUEST and GET_VALUES records are decoded once they are there whole, so the caller's input must be able to
+ * hold FASTCGI_WHOLE_BYTES; longer ones are BROKEN. All others are decoded from whatever piece is there.
  */
 #ifndef COMPOSURE_FASTCGI_H
 #define COMPOSURE_FASTCGI_H
@@ -14,6 +17,11 @@
 
 #include "base/buf.h"
 #include "base/view.h"
+
+enum {
+	FASTCGI_WHOLE_BYTES = 8 + 1024,
+	FASTCGI_CONNECTIONS = 1024, /* told to a web server that asks for FCGI_MAX_CONNS or FCGI_MAX_REQS */
+};
 
 enum fastcgi_event_kind {
 	FASTCGI_MORE,       /* nothing complete is there: read more and call again */
@@ -33,6 +41,7 @@ struct fastcgi_event {
 	bool keep_conn;
 };
 
+/* Zero-initialised for a new connection; the codec's own. */
 struct fastcgi {
 	uint16_t id;        /* of the running request, 0: none */
 	bool keep_conn;
@@ -54,13 +63,18 @@ bool fastcgi_pair(struct view *rest, struct view *name, struct view *value, bool
 /* Appends STDOUT records with `data` to out (none for empty data). */
 void fastcgi_stdout(const struct fastcgi *, struct buf *out, struct view data);
 
-/* Appends the end of STDOUT and END_REQUEST, and the codec is ready for the next BEGIN_REQUEST. */
+/* Appends the end of STDOUT and END_REQUEST, and the codec is ready for the next BEGIN_REQUEST. What is still to come
+ * of the request that ended (the rest of a body) is decoded to nothing. */
 void fastcgi_end(struct fastcgi *, struct buf *out);
 
-/* True when fd 0 is a listening socket, so that we are a FastCGI program; false: plain CGI. */
+/* True when fd 0 is a listening socket, so that we are a FastCGI program; false: plain CGI. libfcgi takes SIGPIPE,
+ * SIGUSR1 and SIGTERM on this occasion where they are at their default: set up signals after it. */
 bool fastcgi_is_listening(void);
 
-/* A listening socket on a path or on host:port (mode 0660 for a path), or -1 and errno. The caller owns it. */
+/* A listening socket, non-blocking and close-on-exec, or -1 and errno. The caller owns it. What has a '/' or no ':' is
+ * a path: mode 0660, a stale socket there is replaced, one that somebody listens on is EADDRINUSE, another kind of
+ * file EEXIST. Else host:port, [IPv6]:port, *:port for all interfaces, or :port for 127.0.0.1 (whoever reaches a
+ * FastCGI port may say who he is). Looks names up and blocks on that: for start-up. */
 int fastcgi_listen(const char *address, int backlog);
 
 #endif
