@@ -1,0 +1,343 @@
+#include "config.h"
+
+#include "catalog/catalog.h"
+
+#include <json-c/json.h>
+#include <stdlib.h>
+
+enum { CATALOG_BYTES_MAX = 64 << 20 };
+
+/* The JSON is our own function's: what is missing or of another type reads as empty, and `broken` is set. */
+struct reader {
+	struct catalog *catalog;
+	bool broken;
+};
+
+static json_object *get(struct reader *r, json_object *of, const char *name, json_type type)
+{
+	json_object *o = NULL;
+	if (!json_object_object_get_ex(of, name, &o) || json_object_get_type(o) != type)
+		r->broken = true;
+	return json_object_get_type(o) == type ? o : NULL;
+}
+
+static struct view text_of(struct reader *r, json_object *o)
+{
+	if (json_object_get_type(o) != json_type_string)
+		return VIEW_NONE;
+	struct view v = view_make(json_object_get_string(o), (size_t)json_object_get_string_len(o));
+	return arena_copy(r->catalog->arena, v);
+}
+
+static struct view get_text(struct reader *r, json_object *of, const char *name)
+{
+	return text_of(r, get(r, of, name, json_type_string));
+}
+
+/* null is absent */
+static struct view get_optional(struct reader *r, json_object *of, const char *name)
+{
+	json_object *o = NULL;
+	json_object_object_get_ex(of, name, &o);
+	return text_of(r, o);
+}
+
+static int64_t get_int(struct reader *r, json_object *of, const char *name)
+{
+	return json_object_get_int64(get(r, of, name, json_type_int));
+}
+
+static int64_t get_int_or(json_object *of, const char *name, int64_t otherwise)
+{
+	json_object *o = NULL;
+	json_object_object_get_ex(of, name, &o);
+	return json_object_get_type(o) == json_type_int ? json_object_get_int64(o) : otherwise;
+}
+
+static bool get_bool(struct reader *r, json_object *of, const char *name)
+{
+	return json_object_get_boolean(get(r, of, name, json_type_boolean));
+}
+
+static char get_char(struct reader *r, json_object *of, const char *name)
+{
+	struct view v = get_text(r, of, name);
+	return v.n ? v.p[0] : '\0';
+}
+
+static json_object *get_array(struct reader *r, json_object *of, const char *name, unsigned *n)
+{
+	json_object *o = get(r, of, name, json_type_array);
+	*n = o ? (unsigned)json_object_array_length(o) : 0;
+	return o;
+}
+
+static struct view quoted(struct reader *r, struct view name)
+{
+	struct arena *a = r->catalog->arena;
+	struct view v = VIEW_NONE;
+	char *p = arena_alloc(a, name.n * 2 + 3);
+	if (!p)
+		return v;
+	size_t n = 0;
+	p[n++] = '"';
+	for (size_t i = 0; i < name.n; i++) {
+		if (name.p[i] == '"')
+			p[n++] = '"';
+		p[n++] = name.p[i];
+	}
+	p[n++] = '"';
+	return view_make(p, n);
+}
+
+static void read_columns(struct reader *r, struct resource *res, json_object *of)
+{
+	json_object *all = get_array(r, of, "columns", &res->n_columns);
+	res->columns = ARENA_ARRAY(r->catalog->arena, struct column, res->n_columns);
+	for (unsigned i = 0; res->columns && i < res->n_columns; i++) {
+		json_object *o = json_object_array_get_idx(all, i);
+		struct view name = get_text(r, o, "name");
+		res->columns[i] = (struct column){
+			.name = name,
+			.quoted = quoted(r, name),
+			.type = get_text(r, o, "type"),
+			.type_oid = (uint32_t)get_int(r, o, "type_oid"),
+			.base_oid = (uint32_t)get_int(r, o, "base_oid"),
+			.type_kind = get_char(r, o, "type_kind"),
+			.category = get_char(r, o, "category"),
+			.not_null = get_bool(r, o, "not_null"),
+			.hidden = get_bool(r, o, "hidden"),
+			.read_only = get_bool(r, o, "read_only"),
+			.has_default = get_bool(r, o, "has_default"),
+			.generated = get_bool(r, o, "generated"),
+			.sortable = get_bool(r, o, "sortable"),
+			.nondeterministic = get_bool(r, o, "nondeterministic"),
+		};
+	}
+}
+
+static unsigned column_index(struct reader *r, const struct resource *res, struct view name)
+{
+	for (unsigned i = 0; res->columns && i < res->n_columns; i++)
+		if (view_eq(res->columns[i].name, name))
+			return i;
+	r->broken = true;
+	return 0;
+}
+
+static void read_key(struct reader *r, struct resource *res, json_object *of)
+{
+	json_object *all = get_array(r, of, "key", &res->n_key);
+	res->key = ARENA_ARRAY(r->catalog->arena, unsigned, res->n_key);
+	for (unsigned i = 0; res->key && i < res->n_key; i++)
+		res->key[i] = column_index(r, res, text_of(r, json_object_array_get_idx(all, i)));
+	if (res->n_key == 0)
+		r->broken = true;
+}
+
+static void read_order(struct reader *r, struct resource *res, json_object *of)
+{
+	json_object *all = get_array(r, of, "order", &res->n_order);
+	res->order = ARENA_ARRAY(r->catalog->arena, struct order_term, res->n_order);
+	for (unsigned i = 0; res->order && i < res->n_order; i++) {
+		json_object *o = json_object_array_get_idx(all, i);
+		res->order[i] = (struct order_term){
+			.column = column_index(r, res, get_text(r, o, "column")),
+			.desc = get_bool(r, o, "desc"),
+			.nulls_first = get_bool(r, o, "nulls_first"),
+		};
+	}
+}
+
+static void read_methods(struct reader *r, struct resource *res, json_object *of)
+{
+	static const struct {
+		const char *name;
+		unsigned bit;
+	} known[] = { { "GET", CATALOG_GET }, { "POST", CATALOG_POST }, { "PUT", CATALOG_PUT },
+		      { "PATCH", CATALOG_PATCH }, { "DELETE", CATALOG_DELETE } };
+	unsigned n;
+	json_object *all = get_array(r, of, "methods", &n);
+	for (unsigned i = 0; i < n; i++) {
+		const char *name = json_object_get_string(json_object_array_get_idx(all, i));
+		for (size_t k = 0; k < ARRAY_LEN(known); k++)
+			if (name && strcmp(name, known[k].name) == 0)
+				res->methods |= known[k].bit;
+	}
+}
+
+static int role_index(const struct catalog *c, struct view role)
+{
+	for (unsigned i = 0; i < c->n_roles; i++)
+		if (view_eq(c->roles[i], role))
+			return (int)i;
+	return -1;
+}
+
+static void read_privileges(struct reader *r, struct resource *res, json_object *of)
+{
+	static const char *const member[PRIVILEGE_COUNT] = { "select_roles", "insert_roles", "update_roles",
+							     "delete_roles" };
+	for (unsigned p = 0; p < PRIVILEGE_COUNT; p++) {
+		unsigned n;
+		json_object *all = get_array(r, of, member[p], &n);
+		res->may[p] = ARENA_ARRAY(r->catalog->arena, uint64_t, r->catalog->n_roles / 64 + 1);
+		for (unsigned i = 0; res->may[p] && i < n; i++) {
+			int role = role_index(r->catalog, text_of(r, json_object_array_get_idx(all, i)));
+			if (role >= 0)
+				res->may[p][role / 64] |= (uint64_t)1 << (role % 64);
+		}
+	}
+}
+
+static enum idempotency read_idempotency(struct view v)
+{
+	if (view_eq(v, VIEW("required")))
+		return IDEMPOTENCY_REQUIRED;
+	return view_eq(v, VIEW("none")) ? IDEMPOTENCY_NONE : IDEMPOTENCY_OPTIONAL;
+}
+
+static void read_resource(struct reader *r, struct resource *res, json_object *o)
+{
+	struct view schema = quoted(r, get_text(r, o, "schema"));
+	struct view relation = quoted(r, get_text(r, o, "relation"));
+	*res = (struct resource){
+		.name = get_text(r, o, "name"),
+		.oid = (uint32_t)get_int(r, o, "oid"),
+		.relation = arena_printf(r->catalog->arena, "%.*s.%.*s", VIEW_ARG(schema), VIEW_ARG(relation)),
+		.kind = get_char(r, o, "kind"),
+		.page_default = (int)get_int(r, o, "page_default"),
+		.page_max = (int)get_int(r, o, "page_max"),
+		.cache = get_optional(r, o, "cache"),
+		.cost_read = (int)get_int(r, o, "cost_read"),
+		.cost_write = (int)get_int(r, o, "cost_write"),
+		.idempotency = read_idempotency(get_text(r, o, "idempotency")),
+		.owner = -1,
+		.deadline_us = get_int_or(o, "deadline_ms", 0) * 1000,
+		.rls = get_bool(r, o, "rls"),
+		.user_triggers = get_bool(r, o, "user_triggers"),
+	};
+	read_methods(r, res, o);
+	read_columns(r, res, o);
+	read_key(r, res, o);
+	read_order(r, res, o);
+	read_privileges(r, res, o);
+	struct view owner = get_optional(r, o, "owner");
+	if (owner.p)
+		res->owner = (int)column_index(r, res, owner);
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return view_cmp(((const struct resource *)a)->name, ((const struct resource *)b)->name);
+}
+
+static bool read_secret(struct view hex, unsigned char out[32])
+{
+	if (hex.n != 64)
+		return false;
+	for (size_t i = 0; i < 32; i++) {
+		char digits[3] = { hex.p[2 * i], hex.p[2 * i + 1], '\0' };
+		char *end;
+		out[i] = (unsigned char)strtoul(digits, &end, 16);
+		if (end != digits + 2)
+			return false;
+	}
+	return true;
+}
+
+static void read_catalog(struct reader *r, json_object *o)
+{
+	struct catalog *c = r->catalog;
+	c->version = get_int(r, o, "version");
+	json_object *installation = get(r, o, "installation", json_type_object);
+	c->installation_id = get_text(r, installation, "id");
+	c->anonymous_role = get_optional(r, installation, "anonymous_role");
+	if (!read_secret(get_text(r, installation, "secret"), c->secret))
+		r->broken = true;
+	json_object *roles = get_array(r, o, "roles", &c->n_roles);
+	c->roles = ARENA_ARRAY(c->arena, struct view, c->n_roles);
+	for (unsigned i = 0; c->roles && i < c->n_roles; i++)
+		c->roles[i] = text_of(r, json_object_array_get_idx(roles, i));
+	json_object *all = get_array(r, o, "resources", &c->n_resources);
+	c->resources = ARENA_ARRAY(c->arena, struct resource, c->n_resources);
+	for (unsigned i = 0; c->resources && i < c->n_resources; i++)
+		read_resource(r, &c->resources[i], json_object_array_get_idx(all, i));
+	if (c->resources && c->n_resources)
+		qsort(c->resources, c->n_resources, sizeof *c->resources, by_name);
+}
+
+struct catalog *catalog_parse(struct view json, const char **why)
+{
+	struct catalog *c = calloc(1, sizeof *c);
+	if (c)
+		c->arena = arena_create(CATALOG_BYTES_MAX);
+	if (!c || !c->arena) {
+		free(c);
+		*why = "out of memory";
+		return NULL;
+	}
+	c->references = 1;
+	struct json_tokener *tok = json_tokener_new();
+	json_object *o = tok && json.n < CATALOG_BYTES_MAX ? json_tokener_parse_ex(tok, json.p, (int)json.n) : NULL;
+	struct reader r = { .catalog = c };
+	if (o)
+		read_catalog(&r, o);
+	bool good = o && !r.broken && !arena_full(c->arena);
+	json_object_put(o);
+	if (tok)
+		json_tokener_free(tok);
+	if (!good) {
+		*why = r.broken || !o ? "composure.catalog() returned a form that this build does not know: run sql/migrate.sql"
+				      : "the catalog is too large";
+		catalog_unref(c);
+		return NULL;
+	}
+	return c;
+}
+
+struct catalog *catalog_ref(struct catalog *c)
+{
+	c->references++;
+	return c;
+}
+
+void catalog_unref(struct catalog *c)
+{
+	if (!c || --c->references)
+		return;
+	arena_destroy(c->arena);
+	free(c);
+}
+
+const struct resource *catalog_resource(const struct catalog *c, struct view name)
+{
+	size_t low = 0, high = c->n_resources;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		int order = view_cmp(c->resources[mid].name, name);
+		if (order == 0)
+			return &c->resources[mid];
+		if (order < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+const struct column *resource_column(const struct resource *res, struct view name)
+{
+	for (unsigned i = 0; i < res->n_columns; i++)
+		if (!res->columns[i].hidden && view_eq(res->columns[i].name, name))
+			return &res->columns[i];
+	return NULL;
+}
+
+bool resource_may(const struct catalog *c, const struct resource *res, enum privilege p, struct view role)
+{
+	if (!role.p)
+		return true;
+	int i = role_index(c, role);
+	return i < 0 || ((res->may[p][i / 64] >> (i % 64)) & 1);
+}

@@ -1,0 +1,95 @@
+/* catalog: what is exposed, as an immutable snapshot.
+ *
+ * Loaded as one JSON text from composure.catalog() and made into structs once; a snapshot never changes. Requests hold
+ * a reference while they use it, so that a reload does not pull names from under them.
+ */
+#ifndef COMPOSURE_CATALOG_H
+#define COMPOSURE_CATALOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/view.h"
+
+/* Bits by method, as enum method of http/request.h counts them; the catalog knows four. */
+enum {
+	CATALOG_GET = 1 << 0,
+	CATALOG_POST = 1 << 1,
+	CATALOG_PUT = 1 << 2,
+	CATALOG_PATCH = 1 << 3,
+	CATALOG_DELETE = 1 << 4,
+};
+
+struct column {
+	struct view name;
+	struct view quoted;   /* as an SQL identifier */
+	struct view type;     /* schema-qualified and quoted, for casts; without typmod */
+	uint32_t type_oid;    /* as declared (a domain's own) */
+	uint32_t base_oid;    /* a domain's base type: what parameters are sent as */
+	char type_kind;       /* pg_type.typtype of the base type: b, e, c, r, m */
+	char category;        /* pg_type.typcategory of the base type */
+	bool not_null, hidden, read_only, has_default, generated, sortable, nondeterministic;
+};
+
+struct order_term {
+	unsigned column; /* index into the resource's columns */
+	bool desc, nulls_first;
+};
+
+enum idempotency { IDEMPOTENCY_NONE, IDEMPOTENCY_OPTIONAL, IDEMPOTENCY_REQUIRED };
+
+enum privilege { PRIVILEGE_SELECT, PRIVILEGE_INSERT, PRIVILEGE_UPDATE, PRIVILEGE_DELETE, PRIVILEGE_COUNT };
+
+struct resource {
+	struct view name;
+	uint32_t oid;
+	struct view relation;   /* schema-qualified and quoted */
+	char kind;              /* pg_class.relkind */
+	unsigned methods;       /* CATALOG_* bits */
+	struct column *columns;
+	unsigned n_columns;
+	unsigned *key;          /* indexes into columns */
+	unsigned n_key;
+	struct order_term *order; /* the default; total: the key is in it */
+	unsigned n_order;
+	int page_default, page_max;
+	struct view cache;      /* policy text; absent: none */
+	int cost_read, cost_write;
+	enum idempotency idempotency;
+	int owner;              /* column that holds the tenant, or -1 */
+	int64_t deadline_us;    /* 0: the worker's */
+	bool rls, user_triggers;
+	uint64_t *may[PRIVILEGE_COUNT]; /* bit sets over the catalog's roles */
+};
+
+struct catalog {
+	struct arena *arena;
+	unsigned references;
+	int64_t version;
+	struct view installation_id;
+	unsigned char secret[32]; /* of the installation: signs key ids */
+	struct view anonymous_role; /* absent: anonymous requests run as the worker itself */
+	struct view *roles;
+	unsigned n_roles;
+	struct resource *resources; /* sorted by name */
+	unsigned n_resources;
+};
+
+/* NULL and *why (static text) when the JSON is not what composure.catalog() returns. One reference is the caller's. */
+struct catalog *catalog_parse(struct view json, const char **why) MUST_CHECK;
+
+struct catalog *catalog_ref(struct catalog *);
+void catalog_unref(struct catalog *); /* NULL is fine */
+
+const struct resource *catalog_resource(const struct catalog *, struct view name);
+
+/* The column called so that a client may know of, or NULL: a hidden one does not exist. */
+const struct column *resource_column(const struct resource *, struct view name);
+
+/* May this role do that? An absent role is the worker's own. A role that the catalog does not know may try: then
+ * PostgreSQL decides. */
+bool resource_may(const struct catalog *, const struct resource *, enum privilege, struct view role);
+
+#endif

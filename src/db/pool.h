@@ -1,0 +1,76 @@
+/* pool: a worker's few connections, and which query may share one with which.
+ *
+ * Queries that are ready in one wake-up are sent together at its end. Rules, each measured (doc/design.md):
+ *  - A class of statements (one SQL text) is unproven, fast, or slow. Only reads of a proven-fast class queue behind
+ *    one another, at most 8 on a connection; those of one session that are ready together share settings and Sync.
+ *  - Everything else has a connection to itself while it runs: writes always, reads of an unproven or slow class on at
+ *    most half of the connections, and both together never on the last one.
+ *  - When the oldest segment of a connection is out for longer than `stall_us`, nothing more is sent behind it, and
+ *    the reads that wait there are sent once more elsewhere; the first answer counts.
+ *  - A read whose connection is lost is sent once more; a write never is: its caller learns that it is not known.
+ *  - While PostgreSQL cannot be reached, queries fail at once (ERR_UNAVAILABLE) instead of waiting for their deadline.
+ */
+#ifndef COMPOSURE_POOL_H
+#define COMPOSURE_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/loop.h"
+#include "base/status.h"
+#include "db/conn.h"
+
+struct pool;
+struct flight;
+
+struct pool_options {
+	struct conn_options conn;
+	unsigned connections;
+	bool share_segments; /* false: settings and Sync for each read (for measuring what sharing is worth) */
+};
+
+/* One statement on its way. The caller owns it and keeps it, the statement and the session's views unchanged until
+ * done() was called or pool_abandon() returned. */
+struct query {
+	const struct statement *statement;
+	struct session session;
+	int64_t deadline_us; /* PostgreSQL is given what is left of it; the caller watches its own clock */
+	bool write;
+
+	/* The statement's rows, which the callee owns from then on: rows_free(). Not called when it failed; at most once. A
+	 * write's rows come before its commit is known: only done() says that it took effect. */
+	void (*rows)(struct query *, struct rows *);
+	/* Exactly once unless abandoned: OK; ERR_UNAVAILABLE (not sent, or not carried out); ERR_OUTCOME_UNKNOWN (a write
+	 * whose connection was lost); ERR_DEADLINE (statement_timeout); any other status by the SQLSTATE. error is NULL
+	 * unless PostgreSQL gave one, and valid during the call. */
+	void (*done)(struct query *, enum status, const struct db_error *error);
+
+	/* the pool's own */
+	struct query *next, **link;
+	struct flight *flights;
+	uint8_t n_sent;
+	bool alone;    /* send by itself, unnamed: its shared segment or its prepared statement failed */
+	bool retried;  /* it was sent again for that or for a lost connection: not a second time */
+};
+
+/* NULL when malloc fails. The strings in options outlive the pool. Opens nothing before the first query. */
+struct pool *pool_create(struct loop *, const struct pool_options *);
+
+/* Closes everything; queries that are out or waiting are forgotten without a call. */
+void pool_destroy(struct pool *);
+
+void pool_submit(struct pool *, struct query *);
+
+/* The caller no longer wants the answer: no call will come; what was sent runs on and is dropped. */
+void pool_abandon(struct pool *, struct query *);
+
+/* True when a connection stands, or none was needed yet. `why` (may be NULL) gets the last failure, for people. */
+bool pool_reachable(const struct pool *, struct view *why);
+
+/* Queries waiting or out. */
+unsigned pool_in_use(const struct pool *);
+
+/* What the SQLSTATE of an error means for the client. */
+enum status sqlstate_status(const char *sqlstate);
+
+#endif

@@ -1,0 +1,54 @@
+#include "config.h"
+
+#include "db/rows.h"
+
+#include <libpq-fe.h>
+#include <stdlib.h>
+
+/* A rows is a PGresult under a name of our own; the cast lives here alone. */
+static const PGresult *result(const struct rows *r)
+{
+	return (const PGresult *)(const void *)r;
+}
+
+void rows_free(struct rows *r)
+{
+	PQclear((PGresult *)(void *)r);
+}
+
+int rows_count(const struct rows *r)
+{
+	return PQntuples(result(r));
+}
+
+int rows_columns(const struct rows *r)
+{
+	return PQnfields(result(r));
+}
+
+struct view rows_value(const struct rows *r, int row, int column)
+{
+	const PGresult *res = result(r);
+	const char *p = PQgetvalue(res, row, column);
+	int n = PQgetlength(res, row, column);
+	if (n == 0 && PQgetisnull(res, row, column))
+		return VIEW_NONE;
+	return view_make(p, (size_t)n);
+}
+
+int64_t rows_affected(const struct rows *r)
+{
+	/* libpq wants a non-const PGresult for this one and does not write to it. */
+	const char *n = PQcmdTuples((PGresult *)(uintptr_t)result(r));
+	return n && *n ? strtoll(n, NULL, 10) : 0;
+}
+
+int64_t rows_int(struct view v)
+{
+	if (v.n != 1 && v.n != 2 && v.n != 4 && v.n != 8)
+		return 0;
+	uint64_t u = (v.p[0] & 0x80) ? ~(uint64_t)0 : 0;
+	for (size_t i = 0; i < v.n; i++)
+		u = (u << 8) | (unsigned char)v.p[i];
+	return (int64_t)u;
+}

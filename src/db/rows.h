@@ -1,0 +1,36 @@
+/* rows: a result as the rooms to the right see it (binary format; PGresult stays in db/). */
+#ifndef COMPOSURE_ROWS_H
+#define COMPOSURE_ROWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/view.h"
+
+struct rows;
+
+/* For whoever kept them (see query.rows in db/pool.h). NULL is fine. */
+void rows_free(struct rows *);
+
+int rows_count(const struct rows *);
+int rows_columns(const struct rows *);
+
+/* The value as PostgreSQL sends it in binary format; absent is NULL. Valid while the rows are. */
+struct view rows_value(const struct rows *, int row, int column);
+
+/* How many rows a statement without RETURNING touched (its command tag); 0 when the tag names none. */
+int64_t rows_affected(const struct rows *);
+
+/* Big-endian integers as binary format has them; the view must have that many bytes, else 0. */
+int64_t rows_int(struct view value);
+
+/* What PostgreSQL said was wrong. The views are valid during the callback only. */
+struct db_error {
+	char sqlstate[6];          /* "" when the connection failed without one */
+	struct view message;       /* primary message */
+	struct view detail, hint;  /* absent when not given */
+	struct view constraint, column, table;
+	struct view context;
+};
+
+#endif
