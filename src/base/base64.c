@@ -10,7 +10,7 @@ void base64url_put(struct buf *b, struct view v)
 {
 	size_t left = v.n;
 	const unsigned char *p = (const unsigned char *)v.p;
-	char *at = buf_reserve(b, v.n / 3 * 4 + (v.n % 3 ? v.n % 3 + 1 : 0));
+	char *at = v.n ? buf_reserve(b, v.n / 3 * 4 + (v.n % 3 ? v.n % 3 + 1 : 0)) : NULL;
 	if (!at)
 		return;
 	char *start = at;

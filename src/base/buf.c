@@ -23,6 +23,8 @@ bool buf_grow(struct buf *b, size_t n)
 	size_t cap = b->cap ? b->cap : SMALLEST;
 	while (cap < b->n + n)
 		cap *= 2;
+	if (cap > b->limit)
+		cap = b->limit; /* so that appending within cap needs no look at the limit */
 	char *p = realloc(b->p, cap);
 	if (!p) {
 		b->failed = true;

@@ -50,7 +50,7 @@ bool buf_grow(struct buf *, size_t n_bytes);
  * marked. Valid until the next call that appends. */
 static inline char *buf_reserve(struct buf *b, size_t n)
 {
-	if (b->cap - b->n < n && !buf_grow(b, n))
+	if ((b->failed || b->cap - b->n < n) && !buf_grow(b, n))
 		return NULL;
 	return b->p + b->n;
 }
@@ -62,8 +62,8 @@ static inline void buf_advance(struct buf *b, size_t n)
 
 static inline void buf_put(struct buf *b, const void *p, size_t n)
 {
-	char *at = buf_reserve(b, n);
-	if (at && n) {
+	char *at = n ? buf_reserve(b, n) : NULL;
+	if (at) {
 		memcpy(at, p, n);
 		b->n += n;
 	}

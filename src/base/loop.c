@@ -218,10 +218,13 @@ void loop_timer_stop(struct loop *l, struct timer *t)
 		heap_down(l, at, last);
 }
 
+/* As many as are set now at most: one that sets itself again in the past waits for the sockets' turn. */
 static void timers_fire(struct loop *l)
 {
-	while (l->n_timers && l->heap[0]->due_us <= l->now_us && !l->stopped) {
+	for (size_t round = l->n_timers; round && l->n_timers && !l->stopped; round--) {
 		struct timer *t = l->heap[0];
+		if (t->due_us > l->now_us)
+			return;
 		loop_timer_stop(l, t);
 		t->fire(t);
 	}
