@@ -34,7 +34,6 @@ static void PRINTF_LIKE(2, 0) line(enum log_level level, const char *fmt, va_lis
 	size_t room = sizeof text - 1; /* the newline's place */
 	size_t n = written(snprintf(text, room, "composure[%ld]: %s: ", (long)getpid(), level_name[level]), room);
 	size_t head = n;
-	errno = saved; /* for %m */
 	n += written(vsnprintf(text + n, room - n, fmt, ap), room - n);
 	for (size_t i = head; i < n; i++)
 		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
