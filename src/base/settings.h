@@ -1,0 +1,49 @@
+/* settings: what an installation may say, from the process environment (COMPOSURE_<KEY>) and a file of `key = value`
+ * lines; the environment wins. Never from request parameters, which a client can forge.
+ */
+#ifndef COMPOSURE_SETTINGS_H
+#define COMPOSURE_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/attributes.h"
+
+/*   kind   name                default     least  most        what it is, for --help */
+#define SETTINGS_LIST(TEXT, NUMBER)                                                                                 \
+	TEXT(dsn, "", "libpq connection string of the database, as the worker's role")                              \
+	TEXT(listen, "", "socket to make: a path, or host:port; empty: fd 0 (spawn-fcgi), or plain CGI")            \
+	TEXT(mount, "/api", "path below which resources are served")                                               \
+	TEXT(search_path, "public", "search_path that functions and triggers see")                                  \
+	TEXT(pooler, "none", "none, or transaction: a transaction pooler (PgBouncer) stands before PostgreSQL")     \
+	TEXT(peer, "", "the web server: nginx, lighttpd, apache, or empty")                                         \
+	TEXT(log, "-", "access log, one JSON line a request: a file, - for stderr, none")                           \
+	TEXT(log_level, "info", "of our own messages on stderr: error, warn, info, debug")                          \
+	NUMBER(connections, 4, 1, 64, "connections to PostgreSQL, for each worker")                                 \
+	NUMBER(deadline_ms, 10000, 10, 600000, "time a request may take, milliseconds")                             \
+	NUMBER(connect_timeout_ms, 2000, 10, 60000, "time to open a connection, milliseconds")                      \
+	NUMBER(idle_ms, 15000, 100, 3600000, "time after which an idle connection of the web server is closed")     \
+	NUMBER(url_max_bytes, 8192, 256, 65536, "longest URL")                                                      \
+	NUMBER(headers_max_bytes, 65536, 4096, 1048576, "most CGI parameters of a request, in bytes")               \
+	NUMBER(body_max_bytes, 1048576, 0, 1073741824, "largest request body")                                      \
+	NUMBER(page_max_bytes, 16777216, 1024, 1073741824, "a page ends early at this size")                        \
+	NUMBER(requests_max, 1000, 1, 100000, "requests that a worker takes at a time")                             \
+	NUMBER(key_ttl_ms, 1000, 0, 3600000, "time that an API key is remembered, milliseconds")                    \
+	NUMBER(share_segments, 1, 0, 1, "1: reads of one key that are ready together share a transaction")
+
+struct settings {
+#define TEXT(name, otherwise, help) const char *name;
+#define NUMBER(name, otherwise, least, most, help) int64_t name;
+	SETTINGS_LIST(TEXT, NUMBER)
+#undef TEXT
+#undef NUMBER
+};
+
+/* Fills in defaults, then the file (NULL: COMPOSURE_CONFIG's, or none), then the environment. Texts live as long as
+ * the process. False and a line that says what is wrong and where: unknown key, bad number, unreadable file. */
+bool settings_load(struct settings *, const char *file, char *why, int why_size) MUST_CHECK;
+
+/* Prints each key with its default and meaning, for --help. */
+void settings_help(void);
+
+#endif
