@@ -101,3 +101,4 @@ $apply$;
 \ir migrations/0001_catalog.sql
 \ir migrations/0002_expose.sql
 \ir migrations/0003_keys.sql
+\ir migrations/0004_catalog_state.sql
