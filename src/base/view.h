@@ -17,6 +17,8 @@ struct view {
 
 /* A view of a string literal. */
 #define VIEW(lit) ((struct view){ "" lit, sizeof(lit) - 1 })
+/* The same, to initialise a static one with. */
+#define VIEW_INIT(lit) { "" lit, sizeof(lit) - 1 }
 #define VIEW_NONE ((struct view){ NULL, 0 })
 
 /* For printf: "%.*s", VIEW_ARG(v). */

@@ -24,10 +24,10 @@ static const struct known {
 	size_t field; /* offset of its view in struct request */
 	bool twice;
 } known[] = {
-#define X(member, cgi) { { cgi, sizeof(cgi) - 1 }, offsetof(struct request, member), false },
+#define X(member, cgi) { VIEW_INIT(cgi), offsetof(struct request, member), false },
 	VARIABLE_LIST(X)
 #undef X
-#define X(id, cgi, may) { { cgi, sizeof(cgi) - 1 }, offsetof(struct request, header[HEADER_##id]), may },
+#define X(id, cgi, may) { VIEW_INIT(cgi), offsetof(struct request, header[HEADER_##id]), may },
 	HEADER_LIST(X)
 #undef X
 };
@@ -108,7 +108,7 @@ void request_param(struct request *r, struct arena *a, struct view name, struct 
 /* --- the whole --- */
 
 static const struct view method_text[] = {
-#define X(name) { #name, sizeof(#name) - 1 },
+#define X(name) VIEW_INIT(#name),
 	METHOD_LIST(X)
 #undef X
 };
@@ -145,15 +145,17 @@ static enum status check_params(const struct request *r, struct view *detail)
 	return OK;
 }
 
-/* "http://host/path?query" becomes "/path?query" (RFC 9112 section 3.2.2). Without a path there may still be a query. */
-static struct view strip_authority(struct view uri)
+static size_t scheme_length(struct view uri)
 {
-	size_t scheme = view_ieq(view_make(uri.p, uri.n < 7 ? uri.n : 7), VIEW("http://"))    ? 7
-			: view_ieq(view_make(uri.p, uri.n < 8 ? uri.n : 8), VIEW("https://")) ? 8
-											       : 0;
-	if (!scheme)
-		return uri;
-	uri = view_skip(uri, scheme);
+	if (uri.n >= 7 && view_ieq(view_make(uri.p, 7), VIEW("http://")))
+		return 7;
+	return uri.n >= 8 && view_ieq(view_make(uri.p, 8), VIEW("https://")) ? 8 : 0;
+}
+
+/* "http://host/path?query" becomes "/path?query" (RFC 9112 section 3.2.2). Without a path there may still be a query. */
+static struct view strip_authority(struct view uri, size_t n_scheme)
+{
+	uri = view_skip(uri, n_scheme);
 	while (uri.n && uri.p[0] != '/' && uri.p[0] != '?')
 		uri = view_skip(uri, 1);
 	return uri.n ? uri : VIEW("/");
@@ -163,15 +165,17 @@ static enum status split_uri(struct request *r, struct view *detail)
 {
 	if (memchr(r->uri.p, '#', r->uri.n))
 		return refuse(detail, VIEW("The URL has a fragment in it."), ERR_BAD_REQUEST);
-	r->uri = strip_authority(r->uri);
+	size_t n_scheme = scheme_length(r->uri);
+	bool server_wide = r->method == METHOD_OPTIONS && view_eq(r->uri, VIEW("*"));
+	if (n_scheme)
+		r->uri = strip_authority(r->uri, n_scheme);
+	else if (r->uri.p[0] != '/' && !server_wide)
+		return refuse(detail, VIEW("The URL is neither a path nor an http URL."), ERR_BAD_REQUEST);
 	struct view rest = r->uri;
 	(void)view_split(&rest, '?', &r->path);
 	r->query = rest;
-	if (!r->path.n && r->query.p)
+	if (!r->path.n)
 		r->path = VIEW("/");
-	bool server_wide = r->method == METHOD_OPTIONS && view_eq(r->uri, VIEW("*"));
-	if (r->uri.p[0] != '/' && r->uri.p[0] != '?' && !server_wide)
-		return refuse(detail, VIEW("The URL is neither a path nor an http URL."), ERR_BAD_REQUEST);
 	return OK;
 }
 
