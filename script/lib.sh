@@ -32,7 +32,8 @@ step() {
 # However the script ends: the running step ends, and stop_all() of the script, if it has one, stops what was started.
 finish() {
 	local status=$?
-	trap '' INT TERM HUP
+	set +e
+	trap '' INT TERM HUP PIPE
 	[ -z "$step_pid" ] || kill -s TERM "$step_pid" 2>/dev/null || true
 	remove_guard
 	[ "$(type -t stop_all)" != function ] || stop_all

@@ -273,7 +273,7 @@ CREATE FUNCTION composure.columns_of(relations oid[])
 RETURNS TABLE (relation oid, num int2, name text, type_oid oid, base_oid oid, type_kind text, type text, category text,
                elem_oid oid, not_null boolean, has_default boolean, generated boolean, sortable boolean,
                nondeterministic boolean)
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE ROWS 5000
 SET search_path = pg_catalog, pg_temp
 AS $f$
   WITH RECURSIVE att AS MATERIALIZED (
@@ -382,10 +382,13 @@ CREATE FUNCTION composure.catalog() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $f$
-  WITH served AS MATERIALIZED (
+  -- "problem IS NULL" as a column: as a condition the planner takes it for rare, and joins 500 resources in loops.
+  WITH state AS MATERIALIZED (
+    SELECT *, problem IS NULL AS sound FROM composure.resource_now
+  ), served AS MATERIALIZED (
     SELECT r.*, r.relation::oid AS relid, c.relnamespace, c.relrowsecurity, c.relforcerowsecurity, c.relhastriggers
-      FROM composure.resource_now r JOIN pg_class c ON c.oid = r.relation
-     WHERE r.problem IS NULL
+      FROM state r JOIN pg_class c ON c.oid = r.relation
+     WHERE r.sound
   ), col AS MATERIALIZED (
     SELECT * FROM composure.columns_of(ARRAY(SELECT DISTINCT relid FROM served))
   ), columns AS MATERIALIZED (
@@ -424,6 +427,7 @@ AS $f$
              'secret', encode(i.secret, 'hex'),
              'anonymous_role', i.anonymous_role,
              'worker_role', i.worker_role),
+           'roles', coalesce((SELECT json_agg(r.role) FROM composure.running_roles() r (role)), '[]'),
            'resources', coalesce((
              SELECT json_agg(json_build_object(
                       'name', s.name,

@@ -32,9 +32,9 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_table',
       MESSAGE = pg_catalog.format('relation "%s" does not exist', relation),
-      HINT = coalesce(
-        pg_catalog.format('Did you mean ''%s''?', similar_name),
-        'Write it as schema.table; a name with capitals needs double quotes inside: ''public."Users"''.');
+      HINT = CASE WHEN similar_name IS NULL
+                  THEN 'Write it as schema.table; a name with capitals needs double quotes inside: ''public."Users"''.'
+                  ELSE pg_catalog.format('Did you mean %L?', similar_name) END;
   END IF;
   RETURN found;
 END
@@ -146,7 +146,8 @@ BEGIN
     END IF;
     rest := regexp_replace(rest, '^\s*("(?:[^"]|"")+"|[^,"]+)[^,]*(,\s*|$)', '');
     IF part[4] IS NOT NULL AND rest = '' THEN
-      PERFORM composure.refuse('default_order: a column is missing after the last comma', NULL);
+      PERFORM composure.refuse('default_order: a column is missing after the last comma',
+                               'Write it like SQL: ''created_at desc nulls last, id''.');
     END IF;
     IF part[1] LIKE '"%' THEN
       part[1] := replace(substr(part[1], 2, length(part[1]) - 2), '""', '"');
@@ -340,7 +341,7 @@ BEGIN
       'Clients get more by following next_cursor.');
   ELSIF r.page_default NOT BETWEEN 1 AND r.page_max THEN
     PERFORM composure.refuse(format('page_default must be between 1 and page_max (%s), not %s', r.page_max, r.page_default),
-                             NULL);
+                             'It is the number of rows of a page when the client asks for no limit.');
   END IF;
   r.cost_read := coalesce(p_cost_read, 1);
   r.cost_write := coalesce(p_cost_write, 1);
@@ -526,7 +527,7 @@ BEGIN
   IF NOT FOUND THEN
     PERFORM composure.refuse(
       format('nothing is exposed as "%s"', unexpose.name),
-      coalesce((SELECT format('Exposed are: %s.', string_agg(r.name, ', ' ORDER BY r.name)) FROM composure.resource r),
+      coalesce((SELECT 'Exposed are: ' || string_agg(r.name, ', ' ORDER BY r.name) || '.' FROM composure.resource r),
                'Nothing is exposed yet.'));
   END IF;
   RETURN format('/%s is no longer served', unexpose.name);

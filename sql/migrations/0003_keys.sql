@@ -232,7 +232,7 @@ BEGIN
     IF key_plan <> 'standard' THEN
       PERFORM composure.refuse(
         format('plan "%s" does not exist', key_plan),
-        coalesce((SELECT format('There are: %s.', string_agg(p.name, ', ' ORDER BY p.name)) FROM composure.plan p),
+        coalesce((SELECT 'There are: ' || string_agg(p.name, ', ' ORDER BY p.name) || '.' FROM composure.plan p),
                  format('SELECT composure.create_plan(%L, rate => 100, burst => 200);', key_plan)));
     END IF;
     RAISE NOTICE 'there is no plan "standard": this key has no rate limit'
