@@ -197,6 +197,14 @@ static enum idempotency read_idempotency(struct view v)
 	return view_eq(v, VIEW("none")) ? IDEMPOTENCY_NONE : IDEMPOTENCY_OPTIONAL;
 }
 
+static bool policy_has(struct view policy, struct view word)
+{
+	for (struct view part; view_split(&policy, ',', &part);)
+		if (view_ieq(view_trim(part), word))
+			return true;
+	return false;
+}
+
 static void read_resource(struct reader *r, struct resource *res, json_object *o)
 {
 	struct view schema = quoted(r, get_text(r, o, "schema"));
@@ -217,6 +225,7 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.rls = get_bool(r, o, "rls"),
 		.user_triggers = get_bool(r, o, "user_triggers"),
 	};
+	res->is_public = policy_has(res->cache, VIEW("public"));
 	read_methods(r, res, o);
 	read_columns(r, res, o);
 	read_key(r, res, o);

@@ -56,6 +56,7 @@ struct resource {
 	unsigned n_order;
 	int page_default, page_max;
 	struct view cache;      /* policy text; absent: none */
+	bool is_public;         /* the policy says `public` */
 	int cost_read, cost_write;
 	enum idempotency idempotency;
 	int owner;              /* column that holds the tenant, or -1 */

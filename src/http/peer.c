@@ -1,0 +1,315 @@
+/* The one hard fact: FastCGI lets the web server send the body while we answer, and Apache sends its end in a record of
+ * its own after everything else. So "answered" and "body read" are two conditions, and END_REQUEST goes out when both
+ * are true. */
+#include "config.h"
+
+#include "http/peer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "http/fastcgi.h"
+
+enum {
+	READ_BYTES = 16384,  /* one read(2) */
+	WINDOW = 65536,      /* of an answer, encoded at a time */
+	OUT_LIMIT = WINDOW * 2 + RESPONSE_HEAD_MAX * 2,
+};
+
+enum request_state { IDLE, PARAMS, RUNNING, ANSWERING };
+
+struct peer {
+	struct loop *loop;
+	const struct peer_owner *owner;
+	const struct peer_options *options;
+	void *user;
+	struct io io;
+	struct timer idle;
+	struct fastcgi codec;
+	enum request_state state;
+	bool stdin_done;   /* of the running request */
+	bool params_over;  /* they did not fit */
+	bool closing, dead;
+	bool busy;         /* inside a callback: peer_close() only marks */
+	struct buf in;     /* what is left of an incomplete record */
+	struct buf params;
+	struct buf out;
+	size_t out_at;     /* of out, written */
+	struct view payload; /* what of the answer is not encoded yet */
+	bool head_done;
+	const struct response *response;
+};
+
+static void on_io(struct io *, unsigned events);
+static void on_idle(struct timer *);
+static void pump(struct peer *);
+
+struct peer *peer_create(struct loop *loop, int fd, const struct peer_owner *owner, const struct peer_options *options)
+{
+	struct peer *p = calloc(1, sizeof *p);
+	if (!p) {
+		close(fd);
+		return NULL;
+	}
+	p->loop = loop;
+	p->owner = owner;
+	p->options = options;
+	p->io.ready = on_io;
+	p->idle.fire = on_idle;
+	p->in = BUF(READ_BYTES + FASTCGI_WHOLE_BYTES);
+	p->params = BUF(options->params_max_bytes);
+	p->out = BUF(OUT_LIMIT);
+	if (loop_io_start(loop, &p->io, fd, LOOP_READ, false) < 0) {
+		close(fd);
+		free(p);
+		return NULL;
+	}
+	loop_timer_set(loop, &p->idle, loop_now_us(loop) + options->idle_us);
+	return p;
+}
+
+void peer_set_user(struct peer *p, void *user)
+{
+	p->user = user;
+}
+
+void *peer_user(const struct peer *p)
+{
+	return p->user;
+}
+
+static void destroy(struct peer *p)
+{
+	int fd = p->io.fd;
+	loop_io_stop(p->loop, &p->io);
+	loop_timer_stop(p->loop, &p->idle);
+	close(fd);
+	if (p->state == RUNNING || p->state == ANSWERING)
+		p->owner->aborted(p->owner->context, p);
+	p->owner->closed(p->owner->context, p);
+	buf_free(&p->in);
+	buf_free(&p->params);
+	buf_free(&p->out);
+	free(p);
+}
+
+void peer_close(struct peer *p)
+{
+	if (p->busy)
+		p->dead = true;
+	else
+		destroy(p);
+}
+
+/* --- reading --- */
+
+static void begin(struct peer *p)
+{
+	p->state = PARAMS;
+	p->stdin_done = p->params_over = p->head_done = false;
+	p->response = NULL;
+	p->payload = VIEW_NONE;
+	buf_clear(&p->params);
+}
+
+static void params_piece(struct peer *p, struct view piece)
+{
+	buf_view_put(&p->params, piece);
+	if (buf_failed(&p->params))
+		p->params_over = true;
+}
+
+static void aborted(struct peer *p)
+{
+	if (p->state == RUNNING || p->state == ANSWERING)
+		p->owner->aborted(p->owner->context, p);
+	/* Nobody reads the rest of it; what is encoded already goes out, so that the records stay whole. */
+	p->state = IDLE;
+	p->response = NULL;
+	p->payload = VIEW_NONE;
+	bool keep = p->codec.keep_conn;
+	fastcgi_end(&p->codec, &p->out);
+	p->closing |= !keep;
+}
+
+static void take_event(struct peer *p, const struct fastcgi_event *ev)
+{
+	switch (ev->kind) {
+	case FASTCGI_BEGIN:
+		begin(p);
+		break;
+	case FASTCGI_PARAMS:
+		params_piece(p, ev->data);
+		break;
+	case FASTCGI_PARAMS_END:
+		p->state = RUNNING;
+		p->owner->request(p->owner->context, p, p->params_over ? VIEW_NONE : buf_view(&p->params));
+		break;
+	case FASTCGI_STDIN:
+		if (p->state == RUNNING)
+			p->owner->body(p->owner->context, p, ev->data);
+		break;
+	case FASTCGI_STDIN_END:
+		p->stdin_done = true;
+		if (p->state == RUNNING)
+			p->owner->body_end(p->owner->context, p);
+		break;
+	case FASTCGI_ABORT:
+		aborted(p);
+		break;
+	case FASTCGI_BROKEN:
+		p->dead = true;
+		break;
+	case FASTCGI_MORE:
+	case FASTCGI_REPLY:
+		break;
+	}
+}
+
+/* Decodes what is there; what is left over is kept for the next piece. */
+static void feed(struct peer *p, struct view in)
+{
+	while (!p->dead) {
+		size_t consumed = 0;
+		struct fastcgi_event ev = fastcgi_decode(&p->codec, in, &consumed, &p->out);
+		if (ev.kind == FASTCGI_MORE) {
+			in = view_skip(in, consumed);
+			break;
+		}
+		take_event(p, &ev);
+		in = view_skip(in, consumed);
+	}
+	if (in.n && p->in.n && in.p >= p->in.p && in.p < p->in.p + p->in.n) {
+		buf_consume(&p->in, (size_t)(in.p - p->in.p)); /* it lies in the buffer already */
+		return;
+	}
+	buf_clear(&p->in);
+	if (in.n)
+		buf_view_put(&p->in, in);
+}
+
+static void read_some(struct peer *p)
+{
+	char bytes[READ_BYTES];
+	ssize_t n = recv(p->io.fd, bytes, sizeof bytes, 0);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+		p->dead = true;
+		return;
+	}
+	if (n < 0)
+		return;
+	if (p->in.n == 0) {
+		feed(p, view_make(bytes, (size_t)n));
+		return;
+	}
+	buf_put(&p->in, bytes, (size_t)n);
+	if (buf_failed(&p->in))
+		p->dead = true;
+	else
+		feed(p, buf_view(&p->in));
+}
+
+/* --- writing --- */
+
+/* Encodes the next window of the answer, and its end when all else is done. */
+static void encode(struct peer *p)
+{
+	if (p->state != ANSWERING || p->out.n - p->out_at >= WINDOW)
+		return;
+	if (!p->head_done) {
+		struct buf head = BUF(RESPONSE_HEAD_MAX * 2);
+		response_head(p->response, &head);
+		fastcgi_stdout(&p->codec, &p->out, buf_view(&head));
+		buf_free(&head);
+		p->head_done = true;
+	}
+	while (p->payload.n && p->out.n - p->out_at < WINDOW) {
+		size_t n = p->payload.n < WINDOW / 2 ? p->payload.n : WINDOW / 2;
+		fastcgi_stdout(&p->codec, &p->out, view_make(p->payload.p, n));
+		p->payload = view_skip(p->payload, n);
+	}
+	if (p->payload.n || !p->stdin_done)
+		return;
+	p->closing |= !p->codec.keep_conn;
+	fastcgi_end(&p->codec, &p->out);
+	p->state = IDLE;
+	p->response = NULL;
+	p->owner->sent(p->owner->context, p);
+}
+
+static bool write_some(struct peer *p)
+{
+	while (p->out_at < p->out.n) {
+		ssize_t n = send(p->io.fd, p->out.p + p->out_at, p->out.n - p->out_at, MSG_NOSIGNAL);
+		if (n < 0) {
+			if (errno != EAGAIN && errno != EINTR)
+				p->dead = true;
+			return false;
+		}
+		p->out_at += (size_t)n;
+		loop_timer_set(p->loop, &p->idle, loop_now_us(p->loop) + p->options->idle_us);
+	}
+	buf_clear(&p->out);
+	p->out_at = 0;
+	return true;
+}
+
+/* Encodes and writes until the kernel takes no more or nothing is left. */
+static void pump(struct peer *p)
+{
+	do {
+		encode(p);
+	} while (!p->dead && p->out.n && write_some(p) && p->state == ANSWERING && (p->payload.n || !p->head_done));
+	/* Written bytes go to the front when much of the buffer is theirs. */
+	if (p->out_at > WINDOW) {
+		buf_consume(&p->out, p->out_at);
+		p->out_at = 0;
+	}
+	if (buf_failed(&p->out))
+		p->dead = true;
+	if (!p->dead)
+		(void)loop_io_change(p->loop, &p->io, LOOP_READ | (p->out.n ? LOOP_WRITE : 0u));
+}
+
+static void settle(struct peer *p)
+{
+	pump(p);
+	p->busy = false;
+	if (p->dead || (p->closing && p->state == IDLE && !p->out.n))
+		destroy(p);
+}
+
+static void on_io(struct io *io, unsigned events)
+{
+	struct peer *p = CONTAINER_OF(io, struct peer, io);
+	p->busy = true;
+	loop_timer_set(p->loop, &p->idle, loop_now_us(p->loop) + p->options->idle_us);
+	if (events & LOOP_READ)
+		read_some(p);
+	settle(p);
+}
+
+/* Silence is the request's own business while it runs (it has a deadline). Otherwise it ends the connection: idle, a
+ * body's end that does not come, a reader that has stopped. */
+static void on_idle(struct timer *t)
+{
+	struct peer *p = CONTAINER_OF(t, struct peer, idle);
+	if (p->state == RUNNING)
+		loop_timer_set(p->loop, &p->idle, loop_now_us(p->loop) + p->options->idle_us);
+	else
+		destroy(p);
+}
+
+void peer_answer(struct peer *p, const struct response *r)
+{
+	p->response = r;
+	p->payload = response_payload(r);
+	p->state = ANSWERING;
+	if (p->busy)
+		return; /* settle() will write */
+	p->busy = true;
+	settle(p);
+}
+
