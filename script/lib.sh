@@ -34,10 +34,16 @@ finish() {
 	local status=$?
 	set +e
 	trap '' INT TERM HUP PIPE
-	[ -z "$step_pid" ] || kill -s TERM "$step_pid" 2>/dev/null || true
+	[ -z "$step_pid" ] || end_tree "$step_pid" 2>/dev/null
 	remove_guard
 	[ "$(type -t stop_all)" != function ] || stop_all
 	exit "$status"
+}
+end_tree() {
+	local children child
+	read -ra children <"/proc/$1/task/$1/children"
+	for child in "${children[@]}"; do end_tree "$child"; done
+	kill -s TERM "$1"
 }
 trap finish EXIT
 trap 'exit 129' HUP
