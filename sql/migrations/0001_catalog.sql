@@ -427,7 +427,7 @@ AS $f$
              'secret', encode(i.secret, 'hex'),
              'anonymous_role', i.anonymous_role,
              'worker_role', i.worker_role),
-           'roles', coalesce((SELECT json_agg(r.role) FROM composure.running_roles() r (role)), '[]'),
+           'roles', coalesce((SELECT json_agg(r.role ORDER BY r.role) FROM composure.running_roles() r (role)), '[]'),
            'resources', coalesce((
              SELECT json_agg(json_build_object(
                       'name', s.name,

@@ -1,0 +1,141 @@
+/* exchange: one request's life in a worker, and what all of a worker's requests share.
+ *
+ * An exchange is made when a request arrives and goes its way step by step (pipeline.c); its memory is its arena's and
+ * its few buffers', which the next exchange uses again. Whoever carries the bytes (worker.c for FastCGI, main.c for
+ * plain CGI) feeds it and is told by finished() when the response is whole.
+ */
+#ifndef COMPOSURE_EXCHANGE_H
+#define COMPOSURE_EXCHANGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/loop.h"
+#include "base/settings.h"
+#include "base/status.h"
+#include "catalog/catalog.h"
+#include "db/pool.h"
+#include "gate/keycache.h"
+#include "http/request.h"
+#include "http/response.h"
+#include "query/read.h"
+#include "query/write.h"
+#include "telemetry/accesslog.h"
+#include "telemetry/trace.h"
+
+struct watcher;
+struct exchange;
+
+struct service {
+	struct loop *loop;
+	const struct settings *settings;
+	struct pool *pool;
+	struct watcher *watcher;     /* keeps `catalog` current */
+	struct catalog *catalog;     /* NULL until it was read once */
+	struct keycache *keys;
+	struct accesslog *log;
+	struct exchange *spare;      /* ended ones, kept for the next */
+	struct exchange *waiting;    /* for the catalog */
+	unsigned n_exchanges;        /* running */
+};
+
+/* Who asks. Views lie in the exchange's arena. */
+struct principal {
+	bool has_key;
+	struct view key_id; /* absent without a key */
+	struct view role;   /* absent: the worker's own */
+	struct view tenant; /* absent: none */
+};
+
+enum operation { OP_NONE, OP_HEALTH, OP_READY, OP_OPTIONS, OP_PAGE, OP_ITEM, OP_INSERT };
+
+/* What a step says: go on, call me again when something has happened, call me again after the others had their turn,
+ * or the response is whole. */
+enum next { NEXT, WAIT, YIELD, DONE };
+
+struct exchange {
+	struct service *service;
+	struct exchange *link;       /* in spare or waiting */
+	bool in_waiting;
+	struct arena *arena;
+	struct request request;      /* fed by the carrier before exchange_start() */
+	struct response response;
+	struct buf body;
+	bool body_done;
+
+	unsigned step;
+	bool ended;
+	int64_t started_us, deadline_us;
+	struct timer deadline;
+	struct task resume;
+
+	char request_id[REQUEST_ID_CHARS];
+	enum status failed;          /* OK, or why the answer is a problem: for the log */
+	struct principal principal;
+	struct catalog *catalog;     /* a reference */
+	const struct resource *resource;
+	enum operation operation;
+	struct view *key;            /* of an item: a value for each key column */
+	bool reloaded;               /* the catalog was read anew for this request once */
+
+	/* The one query that is out, and what came of it. Its error is copied: a result's own is gone by then. */
+	struct query query;
+	struct statement statement;
+	struct rows *rows;
+	bool query_out, query_done;
+	enum status query_status;
+	char sqlstate[6];
+	struct view error_message;
+
+	struct shape shape;
+	struct page page;
+	struct page_writer writer;
+	bool writing;
+	struct insert insert;
+
+	void (*finished)(struct exchange *); /* the carrier's */
+	void *carrier;
+};
+
+/* A fresh exchange, or NULL when memory is short. The carrier owns it until exchange_release(). */
+struct exchange *exchange_create(struct service *);
+
+/* Goes its way as far as it gets. finished() may be called from within. */
+void exchange_start(struct exchange *);
+
+/* More of the body; its end. A piece over the limit is dropped and ends in a 413. */
+void exchange_body(struct exchange *, struct view piece);
+void exchange_body_end(struct exchange *);
+
+/* Ends it without an answer (the client is gone): finished() will not be called. Then release it. */
+void exchange_cancel(struct exchange *);
+
+/* Gives it back; for ended ones. */
+void exchange_release(struct exchange *);
+
+/* Frees the spare ones. */
+void exchange_free_spare(struct service *);
+
+/* Ends it with a problem; for steps: return problem(ex, ...). */
+enum next problem(struct exchange *, enum status, struct view detail);
+
+/* Calls the current step again. */
+void exchange_resume(struct exchange *);
+
+/* Submits ex->statement as ex->query, as the principal; the step is called again when query_done is set. */
+void exchange_query(struct exchange *, bool write);
+
+/* The problem that fits a query that did not end well, in the words that a client may see. */
+enum next query_problem(struct exchange *);
+
+/* Steps of the operations (reading.c, writing.c): what to ask, and what to make of the answer. */
+enum next page_ask(struct exchange *);
+enum next page_answer(struct exchange *);
+enum next item_ask(struct exchange *);
+enum next item_answer(struct exchange *);
+enum next insert_ask(struct exchange *);
+enum next insert_answer(struct exchange *);
+
+#endif

@@ -1,0 +1,711 @@
+/* THE WAY of a request: a table of steps. A step returns NEXT, WAIT, YIELD or DONE and is called again with the same
+ * exchange when what it waited for is there; nothing in it blocks. Read it from the table at the end. */
+#include "config.h"
+
+#include "exchange.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "gate/apikey.h"
+#include "http/media.h"
+#include "http/problem.h"
+#include "watcher.h"
+
+enum {
+	ARENA_BYTES_MAX = 16 << 20, /* of one request: mostly its body's JSON tree */
+	KEEP_BYTES = 256 << 10,     /* of buffers, for the next request */
+};
+
+static void run(struct exchange *);
+
+/* --- problems --- */
+
+enum next problem(struct exchange *ex, enum status status, struct view detail)
+{
+	ex->failed = status;
+	problem_write(&ex->response, status, detail, view_make(ex->request_id, sizeof ex->request_id));
+	if (status == ERR_UNAUTHENTICATED || status == ERR_INVALID_KEY)
+		response_header(&ex->response, VIEW("WWW-Authenticate"), VIEW("Bearer realm=\"api\""));
+	if (status == ERR_UNAVAILABLE || status == ERR_OVERLOADED || status == ERR_OUTCOME_UNKNOWN)
+		response_header(&ex->response, VIEW("Retry-After"), VIEW("1"));
+	return DONE;
+}
+
+static void allow_header(struct exchange *ex)
+{
+	static const struct {
+		unsigned bit;
+		struct view names;
+	} table[] = {
+		{ CATALOG_GET, { "GET, HEAD, ", 11 } }, { CATALOG_POST, { "POST, ", 6 } }, { CATALOG_PUT, { "PUT, ", 5 } },
+		{ CATALOG_PATCH, { "PATCH, ", 7 } },    { CATALOG_DELETE, { "DELETE, ", 8 } },
+	};
+	struct buf text = BUF(256);
+	/* A collection takes GET and POST, an item the others; each only as far as it was exposed. */
+	unsigned fits = ex->key ? (unsigned)~CATALOG_POST : CATALOG_GET | CATALOG_POST;
+	unsigned built = CATALOG_GET | CATALOG_POST;
+	for (size_t i = 0; i < ARRAY_LEN(table); i++)
+		if (ex->resource->methods & table[i].bit & fits & built)
+			buf_view_put(&text, table[i].names);
+	buf_lit(&text, "OPTIONS");
+	response_header(&ex->response, VIEW("Allow"), buf_view(&text));
+	buf_free(&text);
+}
+
+/* --- parse --- */
+
+static enum next step_parse(struct exchange *ex)
+{
+	const struct settings *set = ex->service->settings;
+	struct request *req = &ex->request;
+	struct request_limits limits = { (size_t)set->url_max_bytes, (size_t)set->body_max_bytes };
+	struct view detail = VIEW_NONE;
+	enum status st = request_finish(req, &limits, &detail);
+	ex->response.head_only = req->method == METHOD_HEAD;
+	if (st != OK)
+		return problem(ex, st, detail);
+	if (view_eq(req->path, VIEW("/healthz")))
+		ex->operation = OP_HEALTH;
+	else if (view_eq(req->path, VIEW("/readyz")))
+		ex->operation = OP_READY;
+	return NEXT;
+}
+
+/* Alive says that the loop turns; ready, that a request could be served, and else why not. */
+static enum next step_probe(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	struct view why = VIEW_NONE;
+	if (ex->operation != OP_HEALTH && ex->operation != OP_READY)
+		return NEXT;
+	if (ex->request.method != METHOD_GET && ex->request.method != METHOD_HEAD) {
+		enum next n = problem(ex, ERR_METHOD_NOT_ALLOWED, VIEW_NONE);
+		response_header(&ex->response, VIEW("Allow"), VIEW("GET, HEAD"));
+		return n;
+	}
+	bool good = true;
+	if (ex->operation == OP_READY) {
+		good = s->catalog && pool_reachable(s->pool, NULL);
+		why = s->catalog ? VIEW("PostgreSQL cannot be reached.") : watcher_why(s->watcher);
+	}
+	if (!good)
+		return problem(ex, ERR_UNAVAILABLE, why);
+	ex->response.http = 200;
+	response_header(&ex->response, VIEW("Content-Type"), VIEW("application/json"));
+	response_header(&ex->response, VIEW("Cache-Control"), VIEW("no-store"));
+	buf_view_put(&ex->response.body, ex->operation == OP_READY ? VIEW("{\"status\":\"ready\"}\n")
+	                                                           : VIEW("{\"status\":\"alive\"}\n"));
+	return DONE;
+}
+
+/* --- the catalog: a reference for the life of the request --- */
+
+static enum next step_catalog(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	if (ex->catalog)
+		return NEXT;
+	if (s->catalog) {
+		ex->catalog = catalog_ref(s->catalog);
+		return NEXT;
+	}
+	if (!pool_reachable(s->pool, NULL))
+		return problem(ex, ERR_UNAVAILABLE, VIEW_NONE);
+	watcher_wait(s->watcher, ex);
+	return WAIT;
+}
+
+/* --- identify --- */
+
+/* The key as sent, absent without one. ERR_INVALID_HEADER when two headers disagree or are not a key's form. */
+static enum status key_text(const struct request *req, struct view *text)
+{
+	struct view bearer = req->header[HEADER_AUTHORIZATION], plain = req->header[HEADER_API_KEY];
+	*text = VIEW_NONE;
+	if (bearer.p) {
+		if (bearer.n < 7 || !view_ieq(view_make(bearer.p, 7), VIEW("Bearer ")))
+			return ERR_INVALID_KEY;
+		*text = view_trim(view_skip(bearer, 7));
+	}
+	if (plain.p) {
+		if (text->p && !view_eq(*text, view_trim(plain)))
+			return ERR_INVALID_HEADER;
+		*text = view_trim(plain);
+	}
+	return OK;
+}
+
+static int64_t epoch_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static enum next identified(struct exchange *ex, const struct key_record *r, const struct apikey *key)
+{
+	if (!r->known ||
+	    !apikey_verify(key, r->hash, r->secret_until_us, r->n_secrets, epoch_us()) ||
+	    (r->expires_us && r->expires_us <= epoch_us()))
+		return problem(ex, ERR_INVALID_KEY, VIEW_NONE);
+	ex->principal = (struct principal){
+		.has_key = true,
+		.key_id = arena_copy(ex->arena, key->id),
+		.role = arena_copy(ex->arena, r->has_role ? view_of(r->role) : VIEW_NONE),
+		.tenant = arena_copy(ex->arena, r->has_tenant ? view_of(r->tenant) : VIEW_NONE),
+	};
+	return arena_full(ex->arena) ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : NEXT;
+}
+
+static void key_ask(struct exchange *ex, struct view id)
+{
+	statement_init(&ex->statement, ex->arena);
+	statement_lit(&ex->statement, "SELECT k.role, k.name, k.tenant, k.expires_at, k.secret_expires_at, k.secret_hashes"
+	                              " FROM composure.key_lookup(");
+	statement_param(&ex->statement, id, 25);
+	statement_lit(&ex->statement, ") k");
+	exchange_query(ex, false);
+}
+
+static bool copy_text(struct view v, char *out, size_t size)
+{
+	if (!v.p)
+		return false;
+	size_t n = v.n < size - 1 ? v.n : size - 1;
+	memcpy(out, v.p, n);
+	out[n] = '\0';
+	return true;
+}
+
+/* An array in binary format: dimensions, has-null flag, element type, length and lower bound; then length and bytes of
+ * each element (array_send). One dimension without NULLs, else it reads as empty. */
+static struct view array_items(struct view v, int64_t *n)
+{
+	*n = 0;
+	if (v.n < 20 || rows_int(view_make(v.p, 4)) != 1 || rows_int(view_make(v.p + 4, 4)) != 0)
+		return VIEW_NONE;
+	*n = rows_int(view_make(v.p + 12, 4));
+	return view_skip(v, 20);
+}
+
+static bool array_next(struct view *rest, struct view *item)
+{
+	if (rest->n < 4)
+		return false;
+	int64_t n = rows_int(view_make(rest->p, 4));
+	*rest = view_skip(*rest, 4);
+	if (n < 0 || (size_t)n > rest->n)
+		return false;
+	*item = view_make(rest->p, (size_t)n);
+	*rest = view_skip(*rest, (size_t)n);
+	return true;
+}
+
+static void key_secrets(struct key_record *r, struct view hashes, struct view expiries)
+{
+	int64_t n, m;
+	struct view hash, until, h = array_items(hashes, &n), e = array_items(expiries, &m);
+	while (r->n_secrets < KEY_SECRETS_MAX && array_next(&h, &hash) && array_next(&e, &until)) {
+		if (hash.n != SHA256_BYTES)
+			continue;
+		memcpy(r->hash[r->n_secrets], hash.p, SHA256_BYTES);
+		r->secret_until_us[r->n_secrets++] = rows_int(until);
+	}
+}
+
+static void key_read(const struct exchange *ex, struct view id, struct key_record *r)
+{
+	*r = (struct key_record){ .known = false };
+	memcpy(r->id, id.p, sizeof r->id);
+	if (!ex->rows || rows_count(ex->rows) != 1 || rows_columns(ex->rows) != 6)
+		return;
+	r->known = true;
+	r->has_role = copy_text(rows_value(ex->rows, 0, 0), r->role, sizeof r->role);
+	copy_text(rows_value(ex->rows, 0, 1), r->name, sizeof r->name);
+	struct view tenant = rows_value(ex->rows, 0, 2);
+	r->has_tenant = copy_text(tenant, r->tenant, sizeof r->tenant);
+	if (tenant.n >= sizeof r->tenant)
+		r->known = false; /* a cut tenant would be another one */
+	r->expires_us = rows_int(rows_value(ex->rows, 0, 3));
+	key_secrets(r, rows_value(ex->rows, 0, 5), rows_value(ex->rows, 0, 4));
+}
+
+static enum next step_identify(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	struct view text;
+	struct apikey key;
+	enum status st = key_text(&ex->request, &text);
+	if (st != OK)
+		return problem(ex, st, st == ERR_INVALID_HEADER ? VIEW("Two different API keys were sent.") : VIEW_NONE);
+	if (!text.p) {
+		ex->principal.role = ex->catalog->anonymous_role;
+		return NEXT;
+	}
+	if (!apikey_parse(text, ex->catalog->secret, &key))
+		return problem(ex, ERR_INVALID_KEY, VIEW_NONE);
+	if (ex->query_done) {
+		if (ex->query_status != OK)
+			return query_problem(ex);
+		struct key_record r;
+		key_read(ex, key.id, &r);
+		keycache_put(s->keys, &r, loop_now_us(s->loop));
+		return identified(ex, &r, &key);
+	}
+	const struct key_record *r = keycache_get(s->keys, key.id, loop_now_us(s->loop));
+	if (r)
+		return identified(ex, r, &key);
+	key_ask(ex, key.id);
+	return WAIT;
+}
+
+/* --- route --- */
+
+static enum next not_allowed(struct exchange *ex)
+{
+	enum next n = problem(ex, ERR_METHOD_NOT_ALLOWED, VIEW_NONE);
+	allow_header(ex);
+	return n;
+}
+
+static bool method_exposed(const struct exchange *ex)
+{
+	unsigned methods = ex->resource->methods;
+	switch (ex->operation) {
+	case OP_PAGE:
+	case OP_ITEM: return methods & CATALOG_GET;
+	case OP_INSERT: return methods & CATALOG_POST;
+	case OP_OPTIONS: return true;
+	case OP_NONE:
+	case OP_HEALTH:
+	case OP_READY: break;
+	}
+	return false;
+}
+
+static enum operation operation_of(const struct exchange *ex)
+{
+	switch (ex->request.method) {
+	case METHOD_GET:
+	case METHOD_HEAD: return ex->key ? OP_ITEM : OP_PAGE;
+	case METHOD_POST: return ex->key ? OP_NONE : OP_INSERT;
+	case METHOD_OPTIONS: return OP_OPTIONS;
+	case METHOD_PUT:
+	case METHOD_PATCH:
+	case METHOD_DELETE:
+	case METHOD_OTHER: break;
+	}
+	return OP_NONE;
+}
+
+/* What the role may not do is refused here, out of the catalog; what the catalog does not know, PostgreSQL refuses. */
+static enum next permitted(struct exchange *ex)
+{
+	const struct principal *who = &ex->principal;
+	enum privilege needs = ex->operation == OP_INSERT ? PRIVILEGE_INSERT : PRIVILEGE_SELECT;
+	bool may = resource_may(ex->catalog, ex->resource, needs, who->role);
+	/* Without roles of their own, only what is public is everybody's. */
+	if (!who->has_key && !ex->catalog->anonymous_role.p)
+		may = ex->resource->is_public && needs == PRIVILEGE_SELECT;
+	if (!may)
+		return problem(ex, who->has_key ? ERR_FORBIDDEN : ERR_UNAUTHENTICATED, VIEW_NONE);
+	if (ex->resource->owner >= 0 && !who->tenant.p)
+		return problem(ex, who->has_key ? ERR_FORBIDDEN : ERR_UNAUTHENTICATED,
+		               VIEW("The rows belong to tenants, and this key has none."));
+	return NEXT;
+}
+
+static enum next step_route(struct exchange *ex)
+{
+	struct route_path path;
+	enum status st = request_route(&ex->request, ex->arena, view_of(ex->service->settings->mount), &path);
+	if (st != OK)
+		return problem(ex, st, VIEW_NONE);
+	if (path.n == 0 || path.n > 2 || path.segment[0].n_parts != 1)
+		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
+	ex->resource = catalog_resource(ex->catalog, path.segment[0].part[0]);
+	if (!ex->resource)
+		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
+	if (path.n == 2) {
+		if (path.segment[1].n_parts != ex->resource->n_key)
+			return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
+		ex->key = path.segment[1].part;
+	}
+	ex->operation = operation_of(ex);
+	if (!method_exposed(ex))
+		return not_allowed(ex);
+	if (ex->operation == OP_OPTIONS) {
+		ex->response.http = 204;
+		allow_header(ex);
+		return DONE;
+	}
+	static const struct view made[] = { { "application/json", 16 } };
+	if (media_choose(ex->request.header[HEADER_ACCEPT], made, ARRAY_LEN(made)) < 0)
+		return problem(ex, ERR_NOT_ACCEPTABLE, VIEW("This resource is made as application/json."));
+	if (ex->resource->deadline_us) {
+		ex->deadline_us = ex->started_us + ex->resource->deadline_us;
+		loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
+	}
+	return permitted(ex);
+}
+
+/* --- receive --- */
+
+static enum next step_receive(struct exchange *ex)
+{
+	if (ex->operation != OP_INSERT)
+		return NEXT;
+	if (ex->request.content_type.p && !media_is(ex->request.content_type, VIEW("application/json")))
+		return problem(ex, ERR_MEDIA_TYPE, VIEW("A body has to be application/json."));
+	if (buf_failed(&ex->body))
+		return problem(ex, ERR_BODY_TOO_LARGE, VIEW_NONE);
+	if (!ex->body_done)
+		return WAIT;
+	if (ex->request.has_length && ex->body.n != ex->request.content_length)
+		return problem(ex, ERR_INVALID_BODY, VIEW("The body is not as long as its Content-Length says."));
+	return NEXT;
+}
+
+/* --- ask, answer --- */
+
+static enum next step_ask(struct exchange *ex)
+{
+	ex->query_done = false;
+	rows_free(ex->rows);
+	ex->rows = NULL;
+	switch (ex->operation) {
+	case OP_PAGE: return page_ask(ex);
+	case OP_ITEM: return item_ask(ex);
+	case OP_INSERT: return insert_ask(ex);
+	case OP_NONE:
+	case OP_HEALTH:
+	case OP_READY:
+	case OP_OPTIONS: break;
+	}
+	return problem(ex, ERR_INTERNAL, VIEW_NONE);
+}
+
+static enum next step_answer(struct exchange *ex)
+{
+	if (!ex->query_done)
+		return WAIT;
+	if (ex->query_status != OK)
+		return query_problem(ex);
+	switch (ex->operation) {
+	case OP_PAGE: return page_answer(ex);
+	case OP_ITEM: return item_answer(ex);
+	case OP_INSERT: return insert_answer(ex);
+	case OP_NONE:
+	case OP_HEALTH:
+	case OP_READY:
+	case OP_OPTIONS: break;
+	}
+	return problem(ex, ERR_INTERNAL, VIEW_NONE);
+}
+
+static const struct step {
+	const char *name;
+	enum next (*run)(struct exchange *);
+} steps[] = {
+	{ "parse", step_parse },       /* parameters -> request, or 400, 413, 414, 501 */
+	{ "probe", step_probe },       /* /healthz, /readyz end here */
+	{ "catalog", step_catalog },   /* what is exposed; waits for it once, at the worker's start */
+	{ "identify", step_identify }, /* API key -> principal, or 401 */
+	{ "route", step_route },       /* path and method -> resource and operation, or 404, 405, 406, 401, 403 */
+	{ "receive", step_receive },   /* the body, or 413, 415, 400 */
+	{ "ask", step_ask },           /* operation -> statement, on its way */
+	{ "answer", step_answer },     /* rows -> response */
+};
+
+enum { STEP_CATALOG = 2 }; /* where a request begins anew with a new catalog */
+
+/* --- the end of the way --- */
+
+static void let_go(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	loop_timer_stop(s->loop, &ex->deadline);
+	loop_undefer(s->loop, &ex->resume);
+	watcher_unwait(s->watcher, ex);
+	if (ex->query_out)
+		pool_abandon(s->pool, &ex->query);
+	ex->query_out = false;
+	rows_free(ex->rows);
+	ex->rows = NULL;
+	ex->ended = true;
+	s->n_exchanges--;
+}
+
+/* Headers that every answer carries. */
+static void common_headers(struct exchange *ex)
+{
+	struct response *r = &ex->response;
+	response_header(r, VIEW("X-Request-Id"), view_make(ex->request_id, sizeof ex->request_id));
+	response_header(r, VIEW("X-Content-Type-Options"), VIEW("nosniff"));
+	response_header(r, VIEW("Content-Security-Policy"), VIEW("default-src 'none'"));
+}
+
+static void record(struct exchange *ex)
+{
+	const struct request *req = &ex->request;
+	struct access a = {
+		.request_id = view_make(ex->request_id, sizeof ex->request_id),
+		.trace_id = trace_id(req->header[HEADER_TRACEPARENT]),
+		.method = req->method_text,
+		.path = req->path.p ? req->path : req->uri,
+		.resource = ex->resource ? ex->resource->name : VIEW_NONE,
+		.key_id = ex->principal.key_id,
+		.remote_addr = req->remote_addr,
+		.code = ex->failed != OK ? view_of(status_code(ex->failed)) : VIEW_NONE,
+		.status = ex->response.http,
+		.body_bytes = ex->response.body.n,
+		.took_us = clock_us() - ex->started_us,
+	};
+	accesslog_write(ex->service->log, &a);
+}
+
+static void finish(struct exchange *ex)
+{
+	/* An answer that did not fit is no answer. */
+	if (buf_failed(&ex->response.body))
+		problem(ex, ERR_OVERLOADED, VIEW("The answer is too large."));
+	common_headers(ex);
+	record(ex);
+	let_go(ex);
+	catalog_unref(ex->catalog);
+	ex->catalog = NULL;
+	ex->resource = NULL;
+	ex->finished(ex);
+}
+
+static void run(struct exchange *ex)
+{
+	while (!ex->ended) {
+		assert(ex->step < ARRAY_LEN(steps));
+		switch (steps[ex->step].run(ex)) {
+		case NEXT:
+			ex->step++;
+			break;
+		case WAIT:
+			return;
+		case YIELD:
+			loop_defer(ex->service->loop, &ex->resume);
+			return;
+		case DONE:
+			finish(ex);
+			return;
+		}
+	}
+}
+
+void exchange_resume(struct exchange *ex)
+{
+	run(ex);
+}
+
+static void on_resume(struct task *t)
+{
+	run(CONTAINER_OF(t, struct exchange, resume));
+}
+
+/* Over its time: while its body is still to come it is the client's doing, later it is ours. */
+static void on_deadline(struct timer *t)
+{
+	struct exchange *ex = CONTAINER_OF(t, struct exchange, deadline);
+	bool receiving = steps[ex->step].run == step_receive;
+	/* A write that is out may still take effect. */
+	bool unknown = ex->query_out && ex->query.write;
+	problem(ex, receiving ? ERR_REQUEST_TIMEOUT : unknown ? ERR_OUTCOME_UNKNOWN : ERR_DEADLINE, VIEW_NONE);
+	finish(ex);
+}
+
+/* --- queries --- */
+
+static void on_rows(struct query *q, struct rows *rows)
+{
+	struct exchange *ex = CONTAINER_OF(q, struct exchange, query);
+	rows_free(ex->rows);
+	ex->rows = rows;
+}
+
+static void on_query_done(struct query *q, enum status status, const struct db_error *error)
+{
+	struct exchange *ex = CONTAINER_OF(q, struct exchange, query);
+	ex->query_out = false;
+	ex->query_done = true;
+	ex->query_status = status;
+	ex->sqlstate[0] = '\0';
+	if (error) {
+		memcpy(ex->sqlstate, error->sqlstate, sizeof ex->sqlstate);
+		ex->error_message = arena_copy(ex->arena, error->message);
+	}
+	run(ex);
+}
+
+void exchange_query(struct exchange *ex, bool write)
+{
+	struct service *s = ex->service;
+	ex->query_done = false;
+	if (!statement_finish(&ex->statement)) {
+		ex->query_done = true;
+		ex->query_status = ERR_QUERY_TOO_COMPLEX;
+		loop_defer(s->loop, &ex->resume);
+		return;
+	}
+	bool ours = steps[ex->step].run == step_identify;
+	ex->query = (struct query){
+		.statement = &ex->statement,
+		.session = {
+			.role = ours ? VIEW_NONE : ex->principal.role,
+			.key_id = ex->principal.key_id,
+			.tenant = ex->principal.tenant,
+			.request_id = view_make(ex->request_id, sizeof ex->request_id),
+			.search_path = view_of(s->settings->search_path),
+		},
+		.deadline_us = ex->deadline_us,
+		.write = write,
+		.rows = on_rows,
+		.done = on_query_done,
+	};
+	ex->query_out = true;
+	pool_submit(s->pool, &ex->query);
+}
+
+/* Names that are gone: the catalog is older than the database. Once, the request begins anew with a new one. */
+static bool catalog_is_stale(const struct exchange *ex)
+{
+	static const char *const states[] = { "42703", "42P01", "3F000", "42883", "42704" };
+	for (size_t i = 0; i < ARRAY_LEN(states); i++)
+		if (strcmp(ex->sqlstate, states[i]) == 0)
+			return !ex->reloaded;
+	return false;
+}
+
+static enum next begin_anew(struct exchange *ex)
+{
+	catalog_unref(ex->catalog);
+	ex->catalog = NULL;
+	ex->resource = NULL;
+	ex->key = NULL;
+	ex->reloaded = true;
+	ex->query_done = false;
+	ex->principal = (struct principal){ .has_key = false };
+	ex->step = STEP_CATALOG;
+	watcher_reload(ex->service->watcher);
+	watcher_wait(ex->service->watcher, ex);
+	return WAIT;
+}
+
+enum next query_problem(struct exchange *ex)
+{
+	enum status st = ex->query_status;
+	if (catalog_is_stale(ex))
+		return begin_anew(ex);
+	if (st == ERR_DATABASE || st == ERR_FORBIDDEN)
+		log_warn("%.*s: SQLSTATE %s: %.*s", VIEW_ARG(ex->resource ? ex->resource->name : VIEW("key")), ex->sqlstate,
+		         VIEW_ARG(ex->error_message));
+	if (st == ERR_FORBIDDEN && !ex->principal.has_key)
+		st = ERR_UNAUTHENTICATED;
+	/* What the user's own code says to the client, and nothing else of PostgreSQL's words. */
+	struct view detail = st == ERR_RAISED ? ex->error_message : VIEW_NONE;
+	return problem(ex, st, detail);
+}
+
+/* --- the life of an exchange --- */
+
+struct exchange *exchange_create(struct service *s)
+{
+	struct exchange *ex = s->spare;
+	if (ex) {
+		s->spare = ex->link;
+	} else {
+		ex = calloc(1, sizeof *ex);
+		struct arena *a = arena_create(ARENA_BYTES_MAX);
+		if (!ex || !a) {
+			free(ex);
+			arena_destroy(a);
+			return NULL;
+		}
+		ex->arena = a;
+		ex->body = BUF((size_t)s->settings->body_max_bytes);
+		response_init(&ex->response, (size_t)s->settings->page_max_bytes * 2 + 65536);
+	}
+	/* All but the memory that it keeps. */
+	*ex = (struct exchange){ .service = s, .arena = ex->arena, .response = ex->response, .body = ex->body };
+	ex->deadline.fire = on_deadline;
+	ex->resume.run = on_resume;
+	ex->ended = true; /* until it starts */
+	return ex;
+}
+
+void exchange_start(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	ex->ended = false;
+	s->n_exchanges++;
+	request_id_make(ex->request_id);
+	ex->started_us = loop_now_us(s->loop);
+	ex->deadline_us = ex->started_us + s->settings->deadline_ms * 1000;
+	loop_timer_set(s->loop, &ex->deadline, ex->deadline_us);
+	if (s->n_exchanges > (unsigned)s->settings->requests_max) {
+		problem(ex, ERR_OVERLOADED, VIEW_NONE);
+		finish(ex);
+		return;
+	}
+	run(ex);
+}
+
+void exchange_body(struct exchange *ex, struct view piece)
+{
+	if (ex->ended)
+		return;
+	buf_view_put(&ex->body, piece);
+	if (buf_failed(&ex->body) && steps[ex->step].run == step_receive)
+		run(ex);
+}
+
+void exchange_body_end(struct exchange *ex)
+{
+	if (ex->ended)
+		return;
+	ex->body_done = true;
+	if (steps[ex->step].run == step_receive)
+		run(ex);
+}
+
+void exchange_cancel(struct exchange *ex)
+{
+	if (ex->ended)
+		return;
+	let_go(ex);
+}
+
+void exchange_release(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	assert(ex->ended);
+	catalog_unref(ex->catalog);
+	ex->catalog = NULL;
+	arena_reset(ex->arena);
+	response_reset(&ex->response, KEEP_BYTES);
+	if (ex->body.cap > KEEP_BYTES)
+		buf_free(&ex->body);
+	buf_clear(&ex->body);
+	ex->link = s->spare;
+	s->spare = ex;
+}
+
+void exchange_free_spare(struct service *s)
+{
+	while (s->spare) {
+		struct exchange *ex = s->spare;
+		s->spare = ex->link;
+		arena_destroy(ex->arena);
+		response_free(&ex->response);
+		buf_free(&ex->body);
+		free(ex);
+	}
+}

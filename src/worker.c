@@ -1,0 +1,311 @@
+/* The event loop's owner: accepts connections, carries their requests to exchanges and the answers back. */
+#include "config.h"
+
+#include "worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "exchange.h"
+#include "http/cgi.h"
+#include "http/fastcgi.h"
+#include "http/peer.h"
+#include "watcher.h"
+
+enum { ACCEPT_AT_ONCE = 16, ACCEPT_PAUSE_US = 100000 };
+
+struct worker {
+	struct service service;
+	struct io listener, signals;
+	struct timer accept_again;
+	int listening_fd;
+	struct peer_owner owner;
+	struct peer_options peer_options;
+	unsigned n_peers;
+	bool leaving;
+};
+
+/* --- the service --- */
+
+static bool service_open(struct service *s, const struct settings *set)
+{
+	*s = (struct service){ .settings = set, .loop = loop_create() };
+	if (!s->loop) {
+		log_error("no event loop: %s", strerror(errno));
+		return false;
+	}
+	s->log = accesslog_open(s->loop, set->log);
+	if (!s->log) {
+		log_error("the access log %s cannot be opened: %s", set->log, strerror(errno));
+		return false;
+	}
+	struct pool_options options = {
+		.conn = {
+			.dsn = set->dsn,
+			.pooled = strcmp(set->pooler, "transaction") == 0,
+			.connect_timeout_us = set->connect_timeout_ms * 1000,
+		},
+		.connections = (unsigned)set->connections,
+		.share_segments = set->share_segments,
+	};
+	s->pool = pool_create(s->loop, &options);
+	s->keys = keycache_create(set->key_ttl_ms * 1000);
+	s->watcher = s->pool && s->keys ? watcher_create(s) : NULL;
+	if (!s->watcher)
+		log_error("out of memory");
+	return s->watcher;
+}
+
+static void service_close(struct service *s)
+{
+	watcher_destroy(s->watcher);
+	pool_destroy(s->pool);
+	keycache_destroy(s->keys);
+	exchange_free_spare(s);
+	accesslog_close(s->log);
+	catalog_unref(s->catalog);
+	loop_destroy(s->loop);
+}
+
+/* --- FastCGI: between peers and exchanges --- */
+
+static void on_finished(struct exchange *ex)
+{
+	peer_answer(ex->carrier, &ex->response);
+}
+
+/* The parameter stream as name-value pairs; what is not one makes the request malformed. */
+static void feed_params(struct exchange *ex, struct view params)
+{
+	struct view name, value;
+	bool broken = false;
+	while (fastcgi_pair(&params, &name, &value, &broken))
+		request_param(&ex->request, ex->arena, name, value);
+	if (broken)
+		ex->request.full = true;
+}
+
+static void on_request(void *context, struct peer *peer, struct view params)
+{
+	struct worker *w = context;
+	struct exchange *ex = exchange_create(&w->service);
+	peer_set_user(peer, ex);
+	if (!ex) {
+		peer_close(peer);
+		return;
+	}
+	ex->carrier = peer;
+	ex->finished = on_finished;
+	if (params.p)
+		feed_params(ex, params);
+	else
+		ex->request.full = true;
+	exchange_start(ex);
+}
+
+static void on_body(void *context, struct peer *peer, struct view piece)
+{
+	(void)context;
+	exchange_body(peer_user(peer), piece);
+}
+
+static void on_body_end(void *context, struct peer *peer)
+{
+	(void)context;
+	exchange_body_end(peer_user(peer));
+}
+
+static void on_over(void *context, struct peer *peer)
+{
+	(void)context;
+	struct exchange *ex = peer_user(peer);
+	if (!ex)
+		return;
+	peer_set_user(peer, NULL);
+	exchange_cancel(ex);
+	exchange_release(ex);
+}
+
+static void on_peer_closed(void *context, struct peer *peer)
+{
+	(void)peer;
+	struct worker *w = context;
+	w->n_peers--;
+	if (w->leaving && w->n_peers == 0)
+		loop_stop(w->service.loop);
+}
+
+/* --- accepting --- */
+
+static void on_accept_again(struct timer *t)
+{
+	struct worker *w = CONTAINER_OF(t, struct worker, accept_again);
+	if (!w->leaving && loop_io_start(w->service.loop, &w->listener, w->listening_fd, LOOP_READ, true) < 0)
+		loop_timer_set(w->service.loop, t, loop_now_us(w->service.loop) + ACCEPT_PAUSE_US);
+}
+
+static void on_listener(struct io *io, unsigned events)
+{
+	(void)events;
+	struct worker *w = CONTAINER_OF(io, struct worker, listener);
+	for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
+		int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0) {
+			w->n_peers += peer_create(w->service.loop, fd, &w->owner, &w->peer_options) != NULL;
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			/* Would be ready for ever: leave it to the others for a moment. */
+			log_warn("a connection cannot be accepted: %s", strerror(errno));
+			loop_io_stop(w->service.loop, io);
+			loop_timer_set(w->service.loop, &w->accept_again, loop_now_us(w->service.loop) + ACCEPT_PAUSE_US);
+		}
+		return;
+	}
+}
+
+/* --- leaving --- */
+
+static void on_signal(struct io *io, unsigned events)
+{
+	(void)events;
+	struct worker *w = CONTAINER_OF(io, struct worker, signals);
+	struct signalfd_siginfo info;
+	if (read(io->fd, &info, sizeof info) != sizeof info)
+		return;
+	if (w->leaving && info.ssi_signo == SIGINT) {
+		loop_stop(w->service.loop); /* asked twice, by a person */
+		return;
+	}
+	w->leaving = true;
+	loop_io_stop(w->service.loop, &w->listener);
+	loop_timer_stop(w->service.loop, &w->accept_again);
+	if (w->n_peers == 0)
+		loop_stop(w->service.loop);
+}
+
+static int signals_open(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGUSR1, SIG_IGN); /* libfcgi's, see fastcgi_is_listening() */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -1;
+	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+int worker_run(const struct settings *set, int listening_fd)
+{
+	struct worker w = {
+		.listening_fd = listening_fd,
+		.listener.ready = on_listener,
+		.signals.ready = on_signal,
+		.accept_again.fire = on_accept_again,
+		.owner = { on_request, on_body, on_body_end, on_over, on_over, on_peer_closed, &w },
+		.peer_options = { .params_max_bytes = (size_t)set->headers_max_bytes, .idle_us = set->idle_ms * 1000 },
+	};
+	int signals = signals_open();
+	if (!service_open(&w.service, set))
+		return EXIT_FAILURE;
+	int flags = fcntl(listening_fd, F_GETFL);
+	if (signals < 0 || flags < 0 || fcntl(listening_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+	    loop_io_start(w.service.loop, &w.signals, signals, LOOP_READ, false) < 0 ||
+	    loop_io_start(w.service.loop, &w.listener, listening_fd, LOOP_READ, true) < 0) {
+		log_error("the listening socket cannot be watched: %s", strerror(errno));
+		service_close(&w.service);
+		return EXIT_FAILURE;
+	}
+	int failed = loop_run(w.service.loop);
+	if (failed)
+		log_error("the event loop failed: %s", strerror(errno));
+	service_close(&w.service);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* --- plain CGI --- */
+
+static void on_cgi_finished(struct exchange *ex)
+{
+	loop_stop(ex->service->loop);
+}
+
+int worker_cgi(const struct settings *set)
+{
+	struct service s;
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (!service_open(&s, set))
+		return EXIT_FAILURE;
+	struct exchange *ex = exchange_create(&s);
+	if (!ex) {
+		service_close(&s);
+		return EXIT_FAILURE;
+	}
+	ex->finished = on_cgi_finished;
+	cgi_params(&ex->request, ex->arena);
+	/* The body first: there is no other request that could wait for it. A longer one than is taken is judged by its
+	 * declared length. */
+	const char *length = getenv("CONTENT_LENGTH");
+	long long n = length && *length ? strtoll(length, NULL, 10) : 0;
+	bool whole = true;
+	if (n > 0 && n <= set->body_max_bytes)
+		whole = cgi_body(STDIN_FILENO, (size_t)n, clock_us() + set->deadline_ms * 1000, &ex->body) == OK;
+	ex->body_done = true;
+	if (!whole)
+		buf_clear(&ex->body); /* shorter than its Content-Length: refused by the pipeline */
+	exchange_start(ex);
+	if (!ex->ended)
+		(void)loop_run(s.loop);
+	int failed = ex->ended ? cgi_answer(STDOUT_FILENO, &ex->response) : -1;
+	if (ex->ended)
+		exchange_release(ex);
+	service_close(&s);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* --- --check --- */
+
+struct check {
+	struct service service;
+	struct timer look;
+	int64_t until_us;
+};
+
+static void on_look(struct timer *t)
+{
+	struct check *c = CONTAINER_OF(t, struct check, look);
+	int64_t now = loop_now_us(c->service.loop);
+	if (c->service.catalog || now > c->until_us || !pool_reachable(c->service.pool, NULL) ||
+	    !view_eq(watcher_why(c->service.watcher), VIEW("The catalog has not been read yet.")))
+		loop_stop(c->service.loop);
+	else
+		loop_timer_set(c->service.loop, t, now + 5000);
+}
+
+int worker_check(const struct settings *set)
+{
+	struct check c = { .look.fire = on_look };
+	log_init(LOG_LEVEL_ERROR);
+	if (!service_open(&c.service, set))
+		return EXIT_FAILURE;
+	c.until_us = clock_us() + set->connect_timeout_ms * 1000 + 5000000;
+	loop_timer_set(c.service.loop, &c.look, clock_us());
+	(void)loop_run(c.service.loop);
+	const struct catalog *cat = c.service.catalog;
+	struct view why = watcher_why(c.service.watcher);
+	if (cat)
+		printf("composure: ready: catalog version %lld, %u resources\n", (long long)cat->version, cat->n_resources);
+	else
+		(void)fprintf(stderr, "composure: not ready: %.*s\n", VIEW_ARG(why));
+	service_close(&c.service);
+	return cat ? EXIT_SUCCESS : EXIT_FAILURE;
+}
