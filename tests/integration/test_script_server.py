@@ -1,7 +1,6 @@
 """script/server, as someone with a fresh checkout uses it: in a copy of this one."""
 
 import os
-import re
 import shutil
 import signal
 import socket

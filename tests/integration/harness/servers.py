@@ -15,9 +15,9 @@ MODULES = Path("/usr/lib/apache2/modules")
 class Workers:
     """n worker processes on one listening socket, passed as file descriptor 0 as spawn-fcgi does."""
 
-    def __init__(self, home, name, n=1, arguments=(), **settings):
+    def __init__(self, home, name, n=1, arguments=(), binary=BINARY, wait=True, **settings):
         self.home, self.name, self.arguments = home, name, arguments
-        self.binary = home.copy(BINARY)
+        self.binary = home.copy(binary)
         self.settings = {"log": "-", **settings}
         self.path = home.path / f"{name}.sock"
         self.listener = socket.socket(socket.AF_UNIX)
@@ -28,7 +28,8 @@ class Workers:
         self.processes = []
         for _ in range(n):
             self.start_one()
-        wait_until(self.answers, "the workers to answer /healthz")
+        if wait:
+            wait_until(self.answers, "the workers to answer /healthz")
 
     def start_one(self):
         env = {f"COMPOSURE_{key.upper()}": str(value) for key, value in self.settings.items() if value is not None}
