@@ -132,8 +132,8 @@ void json_string(struct buf *b, struct view v)
 struct parser {
 	struct arena *arena;
 	const char *start, *at, *end;
-	unsigned depth; /* still allowed */
-	size_t values;  /* likewise */
+	unsigned depth;    /* still allowed */
+	size_t values;     /* likewise */
 	const char *wrong; /* in words; NULL: the arena is full */
 	const char *wrong_at;
 	uint64_t key[2]; /* of the member hash, drawn when first needed */
@@ -171,6 +171,15 @@ static const char *string_end(const struct parser *p)
 	return at;
 }
 
+static uint32_t hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return (uint32_t)(c - '0');
+	if (c >= 'a' && c <= 'f')
+		return (uint32_t)(c - 'a' + 10);
+	return c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10) : 16;
+}
+
 /* The four hex digits of an escape; false when they are not. */
 static bool hex4(const char *at, const char *end, uint32_t *unit)
 {
@@ -178,11 +187,7 @@ static bool hex4(const char *at, const char *end, uint32_t *unit)
 		return false;
 	uint32_t u = 0;
 	for (int i = 0; i < 4; i++) {
-		char c = at[i];
-		uint32_t d = c >= '0' && c <= '9' ? (uint32_t)(c - '0')
-			     : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10)
-			     : c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10)
-						    : 16;
+		uint32_t d = hex_value(at[i]);
 		if (d > 15)
 			return false;
 		u = u << 4 | d;
@@ -223,7 +228,7 @@ static bool unicode_escape(struct parser *p, char **out)
 		return fail(p, escape_at, "\\u0000 is not taken");
 	if (c >= 0xd800 && c < 0xe000) {
 		bool paired = c < 0xdc00 && p->end - p->at >= 6 && p->at[0] == '\\' && p->at[1] == 'u' &&
-			      hex4(p->at + 2, p->end, &low) && low >= 0xdc00 && low < 0xe000;
+			hex4(p->at + 2, p->end, &low) && low >= 0xdc00 && low < 0xe000;
 		if (!paired)
 			return fail(p, escape_at, "a surrogate stands alone");
 		p->at += 6;
@@ -320,12 +325,12 @@ static bool parse_word(struct parser *p, struct json *v, struct view word, enum 
 }
 
 /* SipHash-1-3 (Aumasson, Bernstein): short names, a key. */
-#define SIP_ROUND                                                                                   \
-	do {                                                                                        \
-		a += b, b = b << 13 | b >> 51, b ^= a, a = a << 32 | a >> 32;                       \
-		c += d, d = d << 16 | d >> 48, d ^= c;                                              \
-		a += d, d = d << 21 | d >> 43, d ^= a;                                              \
-		c += b, b = b << 17 | b >> 47, b ^= c, c = c << 32 | c >> 32;                       \
+#define SIP_ROUND                                                                                                      \
+	do {                                                                                                           \
+		a += b, b = b << 13 | b >> 51, b ^= a, a = a << 32 | a >> 32;                                          \
+		c += d, d = d << 16 | d >> 48, d ^= c;                                                                 \
+		a += d, d = d << 21 | d >> 43, d ^= a;                                                                 \
+		c += b, b = b << 17 | b >> 47, b ^= c, c = c << 32 | c >> 32;                                          \
 	} while (0)
 
 static uint64_t name_hash(const uint64_t key[2], struct view name)

@@ -6,6 +6,7 @@
 
 enum { BLOCK = 64 };
 
+/* clang-format off */
 /* The first 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4, 4.2.2). */
 static const uint32_t K[64] = {
 	0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
@@ -17,6 +18,7 @@ static const uint32_t K[64] = {
 	0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
 	0xc67178f2,
 };
+/* clang-format on */
 
 static uint32_t rotr(uint32_t x, unsigned n)
 {
@@ -37,12 +39,12 @@ static void store_be32(uint8_t *p, uint32_t x)
 }
 
 /* One round with the eight variables renamed instead of moved; the schedule is a ring of 16 words. */
-#define ROUND(a, b, c, d, e, f, g, h, i)                                                              \
-	do {                                                                                          \
-		uint32_t t = (h) + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + ((g) ^ ((e) & ((f) ^ (g)))) + \
-			     K[i] + w[(i) & 15];                                                      \
-		(d) += t;                                                                             \
-		(h) = t + (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + (((a) & (b)) | ((c) & ((a) | (b)))); \
+#define ROUND(a, b, c, d, e, f, g, h, i)                                                                               \
+	do {                                                                                                           \
+		uint32_t t = (h) + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + ((g) ^ ((e) & ((f) ^ (g)))) + K[i] +     \
+			w[(i)&15];                                                                                     \
+		(d) += t;                                                                                              \
+		(h) = t + (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + (((a) & (b)) | ((c) & ((a) | (b))));              \
 	} while (0)
 
 static void schedule(uint32_t w[16])
@@ -85,7 +87,7 @@ static void compress(uint32_t state[8], const uint8_t block[BLOCK])
 void sha256_init(struct sha256 *s)
 {
 	*s = (struct sha256){ .h = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
-				     0x5be0cd19 } };
+				      0x5be0cd19 } };
 }
 
 void sha256_add(struct sha256 *s, struct view v)
@@ -160,18 +162,21 @@ void hmac_sha256(struct view key, struct view message, uint8_t out[SHA256_BYTES]
 	sha256_end(&s, out);
 }
 
+/* Half a byte at a time: the table has 16 entries, and what is checked has 30 bytes. */
+/* clang-format off */
+static const uint32_t crc_table[16] = {
+	0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+	0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+};
+/* clang-format on */
+
 uint32_t crc32_of(struct view v)
 {
-	/* Half a byte at a time: the table has 16 entries, and what is checked has 30 bytes. */
-	static const uint32_t table[16] = {
-		0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
-		0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
-	};
 	uint32_t crc = 0xffffffff;
 	for (size_t i = 0; i < v.n; i++) {
 		crc ^= (uint8_t)v.p[i];
-		crc = crc >> 4 ^ table[crc & 15];
-		crc = crc >> 4 ^ table[crc & 15];
+		crc = crc >> 4 ^ crc_table[crc & 15];
+		crc = crc >> 4 ^ crc_table[crc & 15];
 	}
 	return ~crc;
 }

@@ -23,7 +23,7 @@ static int wait_ms(int64_t deadline_us)
 	int64_t left = deadline_us - clock_us();
 	if (left <= 0)
 		return 0;
-	return left > 60 * 1000000 ? 60000 : (int)((left + 999) / 1000);
+	return left > (int64_t)60 * 1000000 ? 60000 : (int)((left + 999) / 1000);
 }
 
 /* Waits until fd has something or has ended. False at the deadline. */

@@ -33,11 +33,15 @@ static_assert(FASTCGI_WHOLE_BYTES > FCGI_HEADER_LEN + sizeof(FCGI_BeginRequestBo
 
 static void put_header(struct buf *out, unsigned type, unsigned id, size_t n)
 {
-	const unsigned char header[FCGI_HEADER_LEN] = {
-		FCGI_VERSION_1,   (unsigned char)type,     (unsigned char)(id >> 8),
-		(unsigned char)id, (unsigned char)(n >> 8), (unsigned char)n,
+	const FCGI_Header header = {
+		.version = FCGI_VERSION_1,
+		.type = (unsigned char)type,
+		.requestIdB1 = (unsigned char)(id >> 8),
+		.requestIdB0 = (unsigned char)id,
+		.contentLengthB1 = (unsigned char)(n >> 8),
+		.contentLengthB0 = (unsigned char)n,
 	};
-	buf_put(out, header, sizeof header);
+	buf_put(out, &header, sizeof header);
 }
 
 static void put_end(struct buf *out, unsigned id, unsigned char protocol_status)
@@ -63,8 +67,9 @@ void fastcgi_end(struct fastcgi *f, struct buf *out)
 	put_header(out, FCGI_STDOUT, f->id, 0);
 	put_end(out, f->id, FCGI_REQUEST_COMPLETE);
 	f->id = 0;
-	f->params_done = f->stdin_done = false; /* keep_conn stays readable: close or not is decided after this */
-	f->skip = true; /* a record of it may be under way */
+	f->params_done = f->stdin_done = false;
+	/* keep_conn stays: whether to close is decided after this. A record of the request may be under way. */
+	f->skip = true;
 }
 
 /* --- name-value pairs --- */
@@ -94,7 +99,7 @@ bool fastcgi_pair(struct view *rest, struct view *name, struct view *value, bool
 	struct view left = *rest;
 	size_t n_name, n_value;
 	if (!take_length(&left, &n_name) || !take_length(&left, &n_value) || n_name > left.n ||
-	    n_value > left.n - n_name) {
+		n_value > left.n - n_name) {
 		*broken = true;
 		return false;
 	}
@@ -341,8 +346,8 @@ static int listen_on(const struct addrinfo *at, int backlog)
 	if (fd < 0)
 		return -1;
 	const int on = 1;
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-	    bind(fd, at->ai_addr, at->ai_addrlen) < 0 || listen(fd, backlog) < 0)
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 || bind(fd, at->ai_addr, at->ai_addrlen) < 0 ||
+		listen(fd, backlog) < 0)
 		return give_up(fd);
 	return fd;
 }

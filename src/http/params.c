@@ -46,7 +46,7 @@ struct view percent_decode(struct arena *a, struct view v, bool plus_is_blank)
 static bool is_unreserved(char c)
 {
 	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-	       c == '_' || c == '~';
+		c == '_' || c == '~';
 }
 
 void percent_encode(struct buf *out, struct view v)

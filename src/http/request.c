@@ -12,11 +12,11 @@
 /* --- parameters --- */
 
 /*   field        CGI name */
-#define VARIABLE_LIST(X)                     \
-	X(method_text, "REQUEST_METHOD")     \
-	X(uri, "REQUEST_URI")                \
-	X(content_type, "CONTENT_TYPE")      \
-	X(length_text, "CONTENT_LENGTH")     \
+#define VARIABLE_LIST(X)                                                                                               \
+	X(method_text, "REQUEST_METHOD")                                                                               \
+	X(uri, "REQUEST_URI")                                                                                          \
+	X(content_type, "CONTENT_TYPE")                                                                                \
+	X(length_text, "CONTENT_LENGTH")                                                                               \
 	X(remote_addr, "REMOTE_ADDR")
 
 static const struct known {
@@ -28,7 +28,7 @@ static const struct known {
 	VARIABLE_LIST(X)
 #undef X
 #define X(id, cgi, may) { VIEW_INIT(cgi), offsetof(struct request, header[HEADER_##id]), may },
-	HEADER_LIST(X)
+		HEADER_LIST(X)
 #undef X
 };
 
@@ -37,7 +37,7 @@ static const uint8_t known_length[] = {
 	VARIABLE_LIST(X)
 #undef X
 #define X(id, cgi, may) sizeof(cgi) - 1,
-	HEADER_LIST(X)
+		HEADER_LIST(X)
 #undef X
 };
 
@@ -75,7 +75,8 @@ static struct view join(struct arena *a, struct view first, struct view second)
 	if (!p)
 		return VIEW_NONE;
 	memcpy(p, first.p, first.n);
-	memcpy(p + first.n, ", ", 2);
+	p[first.n] = ',';
+	p[first.n + 1] = ' ';
 	memcpy(p + first.n + 2, second.p, second.n);
 	return view_make(p, first.n + 2 + second.n);
 }
@@ -139,7 +140,7 @@ static enum status check_params(const struct request *r, struct view *detail)
 	if (r->malformed)
 		return refuse(detail, VIEW("A header has a control character in it."), ERR_INVALID_HEADER);
 	if (r->repeated)
-		return refuse(detail, VIEW("A header that may be sent once was sent more than once."), ERR_INVALID_HEADER);
+		return refuse(detail, VIEW("A header was sent twice that may be sent once."), ERR_INVALID_HEADER);
 	if (!r->method_text.n || !r->uri.n)
 		return refuse(detail, VIEW("The web server sent no request method or URI."), ERR_BAD_REQUEST);
 	return OK;
@@ -152,7 +153,7 @@ static size_t scheme_length(struct view uri)
 	return uri.n >= 8 && view_ieq(view_make(uri.p, 8), VIEW("https://")) ? 8 : 0;
 }
 
-/* "http://host/path?query" becomes "/path?query" (RFC 9112 section 3.2.2). Without a path there may still be a query. */
+/* "http://host/path?query" becomes "/path?query" (RFC 9112 section 3.2.2). There may be a query without a path. */
 static struct view strip_authority(struct view uri, size_t n_scheme)
 {
 	uri = view_skip(uri, n_scheme);

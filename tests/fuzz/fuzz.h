@@ -14,12 +14,12 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 /* An assertion that NDEBUG does not take away. */
-#define must(condition)                                                                       \
-	do {                                                                                  \
-		if (!(condition)) {                                                           \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);       \
-			abort();                                                              \
-		}                                                                             \
+#define must(condition)                                                                                                \
+	do {                                                                                                           \
+		if (!(condition)) {                                                                                    \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                \
+			abort();                                                                                       \
+		}                                                                                                      \
 	} while (0)
 
 /* A copy in memory of its own and of its exact size, so that a sanitizer sees one byte too far. */

@@ -1,5 +1,5 @@
-/* What is taken is written again by json_string() and must then parse to the same tree; every part lies where the header
- * says; names are distinct. What is refused says why. */
+/* What is taken is written again by json_string() and must then parse to the same tree; every part lies where the
+ * header says; names are distinct. What is refused says why. */
 #include "config.h"
 
 #include "fuzz.h"
@@ -48,7 +48,8 @@ static void check_value(const struct json *v, struct view doc, bool member, unsi
 	size_t n = 0;
 	for (const struct json *c = v->child; c; c = c->next, n++) {
 		check_value(c, v->text, v->kind == JSON_OBJECT, depth + 1);
-		must(v->kind != JSON_OBJECT || json_member(v, c->name) == c); /* the first of its name is the only one */
+		/* The first of its name is the only one. */
+		must(v->kind != JSON_OBJECT || json_member(v, c->name) == c);
 	}
 	must(n == v->n_children);
 }

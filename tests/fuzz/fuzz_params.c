@@ -1,5 +1,5 @@
-/* What is taken must be valid UTF-8 without NUL and survive being encoded and parsed again; what percent_encode() writes
- * must decode to what it was given. */
+/* What is taken must be valid UTF-8 without NUL and survive being encoded and parsed again; what percent_encode()
+ * writes must decode to what it was given. */
 #include "config.h"
 
 #include "fuzz.h"

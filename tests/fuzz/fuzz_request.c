@@ -1,5 +1,5 @@
-/* Lines "NAME=value" are CGI parameters, as a web server may be made to send them. The first byte bounds the arena. What
- * is taken must hold what request.h promises. */
+/* Lines "NAME=value" are CGI parameters, as a web server may be made to send them. The first byte bounds the arena.
+ * What is taken must hold what request.h promises. */
 #include "config.h"
 
 #include "fuzz.h"

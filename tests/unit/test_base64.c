@@ -9,8 +9,14 @@ static void the_vectors_of_rfc_4648_hold_without_padding(void **state)
 	static const struct {
 		const char *plain, *encoded;
 	} vector[] = {
-		{ "", "" },           { "f", "Zg" },           { "fo", "Zm8" },           { "foo", "Zm9v" },
-		{ "foob", "Zm9vYg" }, { "fooba", "Zm9vYmE" }, { "foobar", "Zm9vYmFy" }, { "{\"id\":128}", "eyJpZCI6MTI4fQ" },
+		{ "", "" },
+		{ "f", "Zg" },
+		{ "fo", "Zm8" },
+		{ "foo", "Zm9v" },
+		{ "foob", "Zm9vYg" },
+		{ "fooba", "Zm9vYmE" },
+		{ "foobar", "Zm9vYmFy" },
+		{ "{\"id\":128}", "eyJpZCI6MTI4fQ" },
 		{ "\xfb\xff\xbe", "-_--" },
 	};
 	struct buf b = BUF(100);
@@ -25,8 +31,8 @@ static void the_vectors_of_rfc_4648_hold_without_padding(void **state)
 
 static void what_is_not_base64url_is_absent(void **state)
 {
-	static const char *const bad[] = { "A", "AAAAA", "Zg==", "Zg=", "Zm9+", "Zm9/", "Zm 9v", "Zm9v\n", " Zg", "Zm9.",
-		"\xc3\xa4", "[]@`{" };
+	static const char *const bad[] = { "A", "AAAAA", "Zg==", "Zg=", "Zm9+", "Zm9/", "Zm 9v", "Zm9v\n", " Zg",
+		"Zm9.", "\xc3\xa4", "[]@`{" };
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		assert_absent(base64url_decode(*state, view_of(bad[i])));
 	assert_absent(base64url_decode(*state, VIEW("AA\0A")));

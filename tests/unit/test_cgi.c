@@ -17,8 +17,8 @@ static const int64_t SECOND_US = 1000000;
 
 static void the_environment_is_the_request(void **state)
 {
-	char *variables[] = { "PATH=/bin", "REQUEST_METHOD=GET", "REQUEST_URI=/api/users?a=b", "HTTP_X_API_KEY=k=v", "NOTHING",
-		"HTTP_ACCEPT", NULL };
+	char *variables[] = { "PATH=/bin", "REQUEST_METHOD=GET", "REQUEST_URI=/api/users?a=b", "HTTP_X_API_KEY=k=v",
+		"NOTHING", "HTTP_ACCEPT", NULL };
 	char **before = environ;
 	environ = variables;
 	struct request r = { 0 };

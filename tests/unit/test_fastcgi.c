@@ -12,7 +12,9 @@
 
 #include "http/fastcgi.h"
 
+/* clang-format off */
 enum { BEGIN = 1, ABORT = 2, END = 3, PARAMS = 4, IN = 5, OUT = 6, DATA = 8, GET_VALUES = 9, RESULT = 10, UNKNOWN = 11 };
+/* clang-format on */
 enum { RESPONDER = 1, AUTHORIZER = 2, KEEP_CONN = 1 };
 
 /* --- the web server's side --- */
@@ -74,8 +76,13 @@ static struct log log_new(void)
 
 static void note(struct log *l, struct fastcgi_event e)
 {
-	static const char letter[] = { [FASTCGI_BEGIN] = 'B', [FASTCGI_PARAMS] = 'p', [FASTCGI_PARAMS_END] = 'P',
-		[FASTCGI_STDIN] = 'i', [FASTCGI_STDIN_END] = 'I', [FASTCGI_ABORT] = 'A', [FASTCGI_REPLY] = 'R',
+	static const char letter[] = { [FASTCGI_BEGIN] = 'B',
+		[FASTCGI_PARAMS] = 'p',
+		[FASTCGI_PARAMS_END] = 'P',
+		[FASTCGI_STDIN] = 'i',
+		[FASTCGI_STDIN_END] = 'I',
+		[FASTCGI_ABORT] = 'A',
+		[FASTCGI_REPLY] = 'R',
 		[FASTCGI_BROKEN] = '!' };
 	char c = letter[e.kind];
 	bool data = e.kind == FASTCGI_PARAMS || e.kind == FASTCGI_STDIN;
@@ -103,7 +110,8 @@ static void feed(struct log *l, struct view in, size_t (*next_piece)(void *), vo
 			char *exact = malloc(held.n + !held.n);
 			memcpy(exact, held.p, held.n);
 			size_t consumed = (size_t)-1;
-			struct fastcgi_event e = fastcgi_decode(&l->codec, view_make(exact, held.n), &consumed, &l->reply);
+			struct fastcgi_event e =
+				fastcgi_decode(&l->codec, view_make(exact, held.n), &consumed, &l->reply);
 			assert_true(consumed <= held.n);
 			if (e.kind != FASTCGI_MORE)
 				note(l, e);
@@ -171,8 +179,7 @@ static void conversation(struct buf *b)
 	record(b, IN, 259, VIEW(""), 0);
 }
 
-static const char conversation_events[] =
-	"RB+p\x04\x03NAMEval\x01\x02xyzPRRithe body, and moreIRB-PI";
+static const char conversation_events[] = "RB+p\x04\x03NAMEval\x01\x02xyzPRRithe body, and moreIRB-PI";
 
 static void a_request_comes_out_as_its_events(void **state)
 {
@@ -356,9 +363,11 @@ static void pairs_are_taken_off_one_by_one(void **state)
 static void a_pair_longer_than_what_is_there_is_broken(void **state)
 {
 	(void)state;
+	/* clang-format off */
 	static const struct view bad[] = { VIEW_INIT("\x01"), VIEW_INIT("\x80"), VIEW_INIT("\x80\0\0"), VIEW_INIT("\x01\x80\0"),
 		VIEW_INIT("\x02\x01""ab"), VIEW_INIT("\x01\x02""ab"), VIEW_INIT("\xff\xff\xff\xff\xff\xff\xff\xff""ab"),
 		VIEW_INIT("\x01\xff\xff\xff\xff""a") };
+	/* clang-format on */
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct view rest = bad[i], name, value;
 		bool broken = false;
@@ -412,7 +421,8 @@ static void a_request_that_ends_early_leaves_the_rest_of_its_body_unheard(void *
 	struct fastcgi f = { 0 };
 	struct view rest = view_make(in.p, 16 + 8 + 8 + 4); /* four bytes into the body */
 	size_t consumed;
-	static const enum fastcgi_event_kind expected[] = { FASTCGI_BEGIN, FASTCGI_PARAMS_END, FASTCGI_STDIN, FASTCGI_MORE };
+	static const enum fastcgi_event_kind expected[] = { FASTCGI_BEGIN, FASTCGI_PARAMS_END, FASTCGI_STDIN,
+		FASTCGI_MORE };
 	for (size_t i = 0; i < ARRAY_LEN(expected); i++) {
 		assert_int_equal(fastcgi_decode(&f, rest, &consumed, &reply).kind, expected[i]);
 		rest = view_skip(rest, consumed);
@@ -517,9 +527,17 @@ static void addresses_that_cannot_be_are_refused_with_a_reason(void **state)
 		const char *address;
 		int error;
 	} bad[] = {
-		{ "/nonexistent/socket", ENOENT }, { "", EINVAL },          { ":", EINVAL },       { ":0", EINVAL },
-		{ ":65536", EINVAL },              { ":80000", EINVAL },    { ":80x", EINVAL },    { ":-1", EINVAL },
-		{ "[::1]", EINVAL },               { ":000000001", EINVAL }, { "192.0.2.1:9", EADDRNOTAVAIL },
+		{ "/nonexistent/socket", ENOENT },
+		{ "", EINVAL },
+		{ ":", EINVAL },
+		{ ":0", EINVAL },
+		{ ":65536", EINVAL },
+		{ ":80000", EINVAL },
+		{ ":80x", EINVAL },
+		{ ":-1", EINVAL },
+		{ "[::1]", EINVAL },
+		{ ":000000001", EINVAL },
+		{ "192.0.2.1:9", EADDRNOTAVAIL },
 		{ "not an address:9", EADDRNOTAVAIL },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {

@@ -38,7 +38,8 @@ static void every_kind_is_read(void **state)
 	assert_int_equal(a->kind, JSON_ARRAY);
 	assert_int_equal(a->n_children, 6);
 	assert_view(a->text, "[1, \"x\", true,false , null, {}]");
-	static const enum json_kind kinds[] = { JSON_NUMBER, JSON_STRING, JSON_TRUE, JSON_FALSE, JSON_NULL, JSON_OBJECT };
+	static const enum json_kind kinds[] = { JSON_NUMBER, JSON_STRING, JSON_TRUE, JSON_FALSE, JSON_NULL,
+		JSON_OBJECT };
 	struct json *child = a->child;
 	for (size_t i = 0; i < 6; i++, child = child->next)
 		assert_int_equal(child->kind, kinds[i]);
@@ -54,8 +55,8 @@ static void every_kind_is_read(void **state)
 
 static void numbers_keep_every_digit(void **state)
 {
-	static const char *const numbers[] = { "0", "-0", "0.1", "1e5", "1E-5", "1e+05", "123456789012345678901234567890",
-		"0.10000000000000000000000000000000001", "-9223372036854775809" };
+	static const char *const numbers[] = { "0", "-0", "0.1", "1e5", "1E-5", "1e+05",
+		"123456789012345678901234567890", "0.10000000000000000000000000000000001", "-9223372036854775809" };
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
 		assert_same_view(parse(state, view_of(numbers[i]))->string, view_of(numbers[i]));
 }
@@ -79,7 +80,8 @@ static void what_is_no_number_is_refused(void **state)
 static void strings_are_decoded(void **state)
 {
 	assert_view(parse(state, VIEW("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\""))->string, "\"\\/\b\f\n\r\t");
-	assert_view(parse(state, VIEW("\"a\\u0041\\u00e4\\u20AC\\ud83d\\ude00z\""))->string, "aA\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80z");
+	assert_view(parse(state, VIEW("\"a\\u0041\\u00e4\\u20AC\\ud83d\\ude00z\""))->string,
+		"aA\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80z");
 	assert_view(parse(state, VIEW("\"\\uffff\\udbff\\udfff\""))->string, "\xef\xbf\xbf\xf4\x8f\xbf\xbf");
 	assert_view(parse(state, VIEW("\"\""))->string, "");
 	assert_view(parse(state, VIEW("\"\x7f \xf0\x9f\x98\x80\""))->string, "\x7f \xf0\x9f\x98\x80");
@@ -237,7 +239,8 @@ static void every_prefix_of_a_document_is_refused(void **state)
 		assert_non_null(detail.p);
 		free(exact);
 	}
-	assert_non_null(parse(state, VIEW("{\"a\":[1.5e-3,\"x\\u00e4\\n\",true,null],\"b\":{\"c\":\"\\ud83d\\ude00\"}}")));
+	assert_non_null(
+		parse(state, VIEW("{\"a\":[1.5e-3,\"x\\u00e4\\n\",true,null],\"b\":{\"c\":\"\\ud83d\\ude00\"}}")));
 }
 
 static struct view written(struct buf *b, struct view v)
@@ -311,11 +314,12 @@ static void a_string_that_does_not_fit_marks_the_buf(void **state)
 static void utf8_is_told_from_what_is_not(void **state)
 {
 	(void)state;
-	static const char *const good[] = { "", "a", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
-		"\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "0123456\xc3\xa4 01234567\xc3\xa4" };
+	static const char *const good[] = { "", "a", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
+		"\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf",
+		"0123456\xc3\xa4 01234567\xc3\xa4" };
 	static const char *const bad[] = { "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf",
-		"\xed\xa0\x80", "\xed\xbf\xbf", "\xe2\x82", "\xe2\x28\xa1", "\xf0\x8f\xbf\xbf", "\xf0\x9f\x98", "\xf4\x90\x80\x80",
-		"\xf5\x80\x80\x80", "\xff", "\xfe", "0123456789\x80", "0123456\xc3" };
+		"\xed\xa0\x80", "\xed\xbf\xbf", "\xe2\x82", "\xe2\x28\xa1", "\xf0\x8f\xbf\xbf", "\xf0\x9f\x98",
+		"\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xfe", "0123456789\x80", "0123456\xc3" };
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
 		assert_true(utf8_valid(view_of(good[i])));
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)

@@ -85,7 +85,8 @@ static void what_java_sends_by_default_is_understood(void **state)
 static void what_browsers_send_takes_the_first(void **state)
 {
 	(void)state;
-	assert_int_equal(choose("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"), 0);
+	assert_int_equal(
+		choose("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"), 0);
 }
 
 static void a_content_type_is_known_whatever_its_parameters(void **state)

@@ -25,12 +25,14 @@ static void a_problem_has_its_members_in_order(void **state)
 	struct response *r = *state;
 	problem_write(r, ERR_NOT_FOUND, VIEW("No such \"user\"."), VIEW("0190b2c4-aaaa-7bbb-8ccc-1234567890ab"));
 	assert_view(response_payload(r),
-		"{\"type\":\"about:blank\",\"title\":\"There is nothing here\",\"status\":404,\"detail\":\"No such \\\"user\\\".\","
+		"{\"type\":\"about:blank\",\"title\":\"There is nothing here\",\"status\":404,\"detail\":\"No such "
+		"\\\"user\\\".\","
 		"\"instance\":\"urn:uuid:0190b2c4-aaaa-7bbb-8ccc-1234567890ab\",\"code\":\"not_found\"}");
 	struct buf out = BUF(4096);
 	response_head(r, &out);
-	assert_view(buf_view(&out), "Status: 404 Not Found\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n"
-				    "Content-Length: 174\r\n\r\n");
+	assert_view(buf_view(&out),
+		"Status: 404 Not Found\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n"
+		"Content-Length: 174\r\n\r\n");
 	buf_free(&out);
 }
 
@@ -38,8 +40,9 @@ static void what_is_absent_is_left_out(void **state)
 {
 	struct response *r = *state;
 	problem_write(r, ERR_OVERLOADED, VIEW_NONE, VIEW_NONE);
-	assert_view(response_payload(r), "{\"type\":\"about:blank\",\"title\":\"The server has more work than it can take\","
-					 "\"status\":503,\"code\":\"overloaded\"}");
+	assert_view(response_payload(r),
+		"{\"type\":\"about:blank\",\"title\":\"The server has more work than it can take\","
+		"\"status\":503,\"code\":\"overloaded\"}");
 }
 
 static void an_id_that_is_no_uuid_is_escaped_into_a_urn(void **state)

@@ -40,9 +40,10 @@ static struct request get(void **state, const char *uri)
 static void what_the_web_server_sends_becomes_a_request(void **state)
 {
 	struct request r = FEED({ "QUERY_STRING", "ignored=1" }, { "REQUEST_METHOD", "POST" },
-		{ "CONTENT_TYPE", "application/json" }, { "CONTENT_LENGTH", "12" }, { "REQUEST_URI", "/api/users?limit=5" },
-		{ "SCRIPT_NAME", "/elsewhere" }, { "REMOTE_ADDR", "192.0.2.1" }, { "HTTP_X_API_KEY", "k" },
-		{ "HTTP_USER_AGENT", "curl" }, { "HTTP_ACCEPT", "*/*" }, { "HTTP_IF_NONE_MATCH", "" });
+		{ "CONTENT_TYPE", "application/json" }, { "CONTENT_LENGTH", "12" },
+		{ "REQUEST_URI", "/api/users?limit=5" }, { "SCRIPT_NAME", "/elsewhere" },
+		{ "REMOTE_ADDR", "192.0.2.1" }, { "HTTP_X_API_KEY", "k" }, { "HTTP_USER_AGENT", "curl" },
+		{ "HTTP_ACCEPT", "*/*" }, { "HTTP_IF_NONE_MATCH", "" });
 	assert_int_equal(finish(&r), OK);
 	assert_int_equal(r.method, METHOD_POST);
 	assert_view(r.uri, "/api/users?limit=5");
@@ -74,8 +75,9 @@ static void every_header_is_found_by_its_name(void **state)
 
 static void names_that_only_look_like_ours_are_ignored(void **state)
 {
-	struct request r = FEED({ "HTTP_ACCEPU", "x" }, { "HTTP_ACCEP", "x" }, { "http_accept", "x" }, { "ACCEPT", "x" }, { "", "x" },
-		{ "HTTP_CONTENT_TYPE", "x" }, { "HTTP_CONTENT_LENGTH", "x" }, { "REDIRECT_REQUEST_URI", "/x" });
+	struct request r = FEED({ "HTTP_ACCEPU", "x" }, { "HTTP_ACCEP", "x" }, { "http_accept", "x" },
+		{ "ACCEPT", "x" }, { "", "x" }, { "HTTP_CONTENT_TYPE", "x" }, { "HTTP_CONTENT_LENGTH", "x" },
+		{ "REDIRECT_REQUEST_URI", "/x" });
 	for (size_t k = 0; k < HEADER_COUNT; k++)
 		assert_absent(r.header[k]);
 	assert_absent(r.content_type);
@@ -98,11 +100,12 @@ static void values_are_copied(void **state)
 
 static void an_identity_sent_twice_is_refused(void **state)
 {
-	static const char *const names[] = { "HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_IDEMPOTENCY_KEY", "HTTP_FORWARDED",
-		"HTTP_X_FORWARDED_FOR", "HTTP_IF_MATCH", "HTTP_TRACEPARENT", "CONTENT_LENGTH", "CONTENT_TYPE", "REQUEST_METHOD",
-		"REQUEST_URI", "REMOTE_ADDR" };
+	static const char *const names[] = { "HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_IDEMPOTENCY_KEY",
+		"HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_IF_MATCH", "HTTP_TRACEPARENT", "CONTENT_LENGTH",
+		"CONTENT_TYPE", "REQUEST_METHOD", "REQUEST_URI", "REMOTE_ADDR" };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		struct request r = FEED({ "REQUEST_METHOD", "GET" }, { "REQUEST_URI", "/" }, { names[i], "1" }, { names[i], "1" });
+		struct request r =
+			FEED({ "REQUEST_METHOD", "GET" }, { "REQUEST_URI", "/" }, { names[i], "1" }, { names[i], "1" });
 		assert_int_equal(finish(&r), ERR_INVALID_HEADER);
 		assert_same_view(r.repeated_name, view_of(names[i]));
 	}
@@ -155,12 +158,12 @@ static void a_request_without_method_or_uri_is_refused(void **state)
 
 static void methods_are_known_by_their_exact_name(void **state)
 {
-#define X(name)                                                                                             \
-	{                                                                                                   \
-		struct request r = FEED({ "REQUEST_METHOD", #name }, { "REQUEST_URI", "/" });               \
-		assert_int_equal(finish(&r), OK);                                                           \
-		assert_int_equal(r.method, METHOD_##name);                                                  \
-		assert_string_equal(method_name(r.method), #name);                                          \
+#define X(name)                                                                                                        \
+	{                                                                                                              \
+		struct request r = FEED({ "REQUEST_METHOD", #name }, { "REQUEST_URI", "/" });                          \
+		assert_int_equal(finish(&r), OK);                                                                      \
+		assert_int_equal(r.method, METHOD_##name);                                                             \
+		assert_string_equal(method_name(r.method), #name);                                                     \
 	}
 	METHOD_LIST(X)
 #undef X
@@ -202,8 +205,8 @@ static void the_absolute_form_is_stripped(void **state)
 
 static void other_forms_and_fragments_are_refused(void **state)
 {
-	static const char *const bad[] = { "users", "*", "?a", "ftp://host/", "http:/host", "host:443", "/a#b", "/a?b#c", "#", "http",
-		"https:/" };
+	static const char *const bad[] = { "users", "*", "?a", "ftp://host/", "http:/host", "host:443", "/a#b",
+		"/a?b#c", "#", "http", "https:/" };
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct request r = get(state, bad[i]);
 		assert_int_equal(finish(&r), ERR_BAD_REQUEST);
@@ -258,7 +261,8 @@ static void content_length_is_digits_within_the_limit(void **state)
 		{ "99999999999999999999999999999999999x", ERR_INVALID_HEADER, 0 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(length); i++) {
-		struct request r = FEED({ "REQUEST_METHOD", "POST" }, { "REQUEST_URI", "/" }, { "CONTENT_LENGTH", length[i].text });
+		struct request r = FEED(
+			{ "REQUEST_METHOD", "POST" }, { "REQUEST_URI", "/" }, { "CONTENT_LENGTH", length[i].text });
 		assert_int_equal(finish(&r), length[i].status);
 		assert_int_equal(r.content_length, length[i].n);
 		assert_int_equal(r.has_length, length[i].status == OK);
@@ -275,7 +279,8 @@ static void headers_that_do_not_fit_are_too_large(void **state)
 	struct request r = { 0 };
 	request_param(&r, a, VIEW("REQUEST_METHOD"), VIEW("GET"));
 	request_param(&r, a, VIEW("REQUEST_URI"), VIEW("/"));
-	request_param(&r, a, VIEW("HTTP_ACCEPT"), VIEW("this is more than sixty-four bytes can hold, with all the others"));
+	request_param(
+		&r, a, VIEW("HTTP_ACCEPT"), VIEW("this is more than sixty-four bytes can hold, with all the others"));
 	assert_int_equal(finish(&r), ERR_HEADERS_TOO_LARGE);
 	arena_destroy(a);
 }
@@ -325,10 +330,11 @@ static void the_mount_itself_has_no_segments(void **state)
 
 static void what_is_not_a_clean_path_below_the_mount_is_not_found(void **state)
 {
-	static const char *const bad[] = { "/", "/apix", "/ap", "/API/users", "/%61pi/users", "//api/users", "/api//", "/api//users",
-		"/api/users/", "/api/users//1", "/api/.", "/api/..", "/api/../x", "/api/%2e%2e", "/api/.%2E/x", "/api/users/%00",
-		"/api/users/a%00b", "/api/users/%0a", "/api/users/%7f", "/api/%", "/api/%4", "/api/%zz", "/api/%ff", "/api/%c3",
-		"/api/\xff", "/api/,", "/api/users/1,", "/api/users/,1", "/api/users/1,,2", "/api/1/2/3/4/5/6/7/8/9" };
+	static const char *const bad[] = { "/", "/apix", "/ap", "/API/users", "/%61pi/users", "//api/users", "/api//",
+		"/api//users", "/api/users/", "/api/users//1", "/api/.", "/api/..", "/api/../x", "/api/%2e%2e",
+		"/api/.%2E/x", "/api/users/%00", "/api/users/a%00b", "/api/users/%0a", "/api/users/%7f", "/api/%",
+		"/api/%4", "/api/%zz", "/api/%ff", "/api/%c3", "/api/\xff", "/api/,", "/api/users/1,", "/api/users/,1",
+		"/api/users/1,,2", "/api/1/2/3/4/5/6/7/8/9" };
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct route_path p = { .n = 99 };
 		if (route(state, "/api", bad[i], &p) != ERR_NOT_FOUND)

@@ -34,7 +34,8 @@ static void a_head_has_status_headers_and_length(void **state)
 	assert_true(response_header(r, VIEW("Content-Type"), VIEW("application/json")));
 	assert_true(response_header(r, VIEW("ETag"), VIEW("\"abc\"")));
 	buf_lit(&r->body, "{}");
-	assert_head(r, "Status: 200 OK\r\nContent-Type: application/json\r\nETag: \"abc\"\r\nContent-Length: 2\r\n\r\n");
+	assert_head(
+		r, "Status: 200 OK\r\nContent-Type: application/json\r\nETag: \"abc\"\r\nContent-Length: 2\r\n\r\n");
 	assert_view(response_payload(r), "{}");
 }
 

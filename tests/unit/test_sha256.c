@@ -28,8 +28,9 @@ static void the_vectors_of_fips_180_4_hold(void **state)
 	assert_sha256(VIEW("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 	assert_sha256(VIEW("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
 		"248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-	assert_sha256(VIEW("abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrs"
-			   "mnopqrstnopqrstu"),
+	assert_sha256(
+		VIEW("abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrs"
+		     "mnopqrstnopqrstu"),
 		"cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1");
 }
 
@@ -97,21 +98,25 @@ static void the_vectors_of_rfc_4231_hold(void **state)
 	(void)state;
 	char key[131], text[50];
 	memset(key, 0x0b, 20);
-	assert_hmac(view_make(key, 20), VIEW("Hi There"), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+	assert_hmac(view_make(key, 20), VIEW("Hi There"),
+		"b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
 	assert_hmac(VIEW("Jefe"), VIEW("what do ya want for nothing?"),
 		"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
 	memset(key, 0xaa, 20);
 	memset(text, 0xdd, 50);
-	assert_hmac(view_make(key, 20), view_make(text, 50), "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe");
+	assert_hmac(view_make(key, 20), view_make(text, 50),
+		"773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe");
 	for (size_t i = 0; i < 25; i++)
 		key[i] = (char)(i + 1);
 	memset(text, 0xcd, 50);
-	assert_hmac(view_make(key, 25), view_make(text, 50), "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b");
+	assert_hmac(view_make(key, 25), view_make(text, 50),
+		"82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b");
 	memset(key, 0xaa, 131);
 	assert_hmac(view_make(key, 131), VIEW("Test Using Larger Than Block-Size Key - Hash Key First"),
 		"60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
 	assert_hmac(view_make(key, 131),
-		VIEW("This is a test using a larger than block-size key and a larger than block-size data. The key needs to be "
+		VIEW("This is a test using a larger than block-size key and a larger than block-size data. The key "
+		     "needs to be "
 		     "hashed before being used by the HMAC algorithm."),
 		"9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2");
 }

@@ -23,7 +23,8 @@ static inline void assert_views(struct view got, struct view expected, const cha
 {
 	if (got.p && view_eq(got, expected))
 		return;
-	print_error("got      \"%.*s\"%s\nexpected \"%.*s\"\n", VIEW_ARG(got), got.p ? "" : " (absent)", VIEW_ARG(expected));
+	print_error("got      \"%.*s\"%s\nexpected \"%.*s\"\n", VIEW_ARG(got), got.p ? "" : " (absent)",
+		VIEW_ARG(expected));
 	_fail(file, line);
 }
 
