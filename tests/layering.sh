@@ -33,7 +33,7 @@ verdict 'a_room_includes_itself_and_rooms_to_its_left' "$(
 		}')"
 
 verdict 'every_folder_of_src_is_a_room' "$(
-	find src -mindepth 1 -maxdepth 1 -type d | while read -r dir; do
+	find src -mindepth 1 -maxdepth 1 -type d ! -name '.*' | while read -r dir; do
 		case " $rooms " in *" ${dir#src/} "*) ;; *) echo "$dir" ;; esac
 	done)"
 
