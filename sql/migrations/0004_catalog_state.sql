@@ -1,6 +1,6 @@
 -- Whether the catalog that a worker holds is still true: a text that changes when composure.catalog() would return
 -- something else. It is asked for several times a second, so it counts transactions instead of reading what they did.
-SELECT pg_temp.composure_apply('0004_catalog_state', $migration$
+CALL pg_temp.composure_apply('0004_catalog_state', $migration$
 
 CREATE FUNCTION composure.catalog_state() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER

@@ -96,11 +96,11 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(cluster, empty, tmp_pat
     copy = tmp_path / "sql"
     shutil.copytree(SOURCE / "sql", copy)
     last = copy / "migrations" / f"{MIGRATIONS[-1]}.sql"
-    last.write_text(last.read_text().replace("$migration$);", "SELECT 1 / 0;\n$migration$);"))
+    last.write_text(last.read_text().replace("$migration$);", "CREATE TABLE composure.half (); SELECT 1 / 0;\n$migration$);"))
     status, out, err = psql(cluster, empty, file=copy / "migrate.sql")
     assert status == 3
     assert empty.sql("SELECT name FROM composure.migration ORDER BY 1") == [(m,) for m in MIGRATIONS[:-1]]
-    assert empty.value("SELECT to_regprocedure('composure.key_lookup(text)')") is None
+    assert empty.value("SELECT to_regclass('composure.half')") is None
     assert psql(cluster, empty) == (0, "", "")
 
 
@@ -195,7 +195,7 @@ def test_the_worker_role_has_the_settings_of_a_worker_and_no_rights(bare_databas
         (False, False, False, False, True, False, False)]
     assert worker.column("SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'composure'::regnamespace "
                          "AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1") == [
-        "composure.catalog()", "composure.key_lookup(text)"]
+        "composure.catalog()", "composure.catalog_state()", "composure.key_lookup(text)"]
     assert worker.column("SELECT relname FROM pg_class WHERE relnamespace = 'composure'::regnamespace "
                          "AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE')") == []
     worker.run("SET ROLE composure_anonymous")
