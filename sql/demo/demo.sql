@@ -39,7 +39,7 @@ SELECT :'countries_json' = '' OR :'currencies_json' = '' AS no_iso_codes \gset
   \warn No iso_3166-1.json or iso_4217.json in :iso_codes
   DO $$ BEGIN RAISE EXCEPTION 'the list of countries and currencies is missing' USING HINT = 'Install the package iso-codes, or say where it is: psql -v iso_codes=/usr/share/iso-codes/json'; END $$;
 \endif
-SELECT set_config('demo.rows', :'rows', true) \g (format=unaligned tuples_only=on) /dev/null
+SELECT set_config('demo.rows', :'rows', true) \g /dev/null
 DO $$
 BEGIN
   IF current_setting('demo.rows') !~ '^[1-9][0-9]{0,8}$' THEN

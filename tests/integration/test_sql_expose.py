@@ -22,28 +22,29 @@ CREATE SEQUENCE public.seq;
 CREATE SCHEMA "Other Schema";
 CREATE TABLE "Other Schema"."My, Table" ("The Id" int PRIMARY KEY);
 CREATE TABLE "Other Schema".users (id int PRIMARY KEY);
-CREATE ROLE sql_api NOLOGIN;
 """
 
 
 @pytest.fixture(scope="module")
-def unchanged(migrated_template):
-    """One session for all tests of what is refused: a refusal leaves nothing behind."""
-    database = migrated_template.cluster.create_database("sql_expose_refused", migrated_template.name)
-    database.sql(SETUP + "DROP ROLE sql_api")
-    session = Session(database)
+def shared(migrated_template):
+    database = migrated_template.cluster.create_database("sql_expose", migrated_template.name)
+    database.sql(SETUP)
+    return database
+
+
+@pytest.fixture
+def session(shared):
+    session = Session(shared, keep=False)
+    session.run("CREATE ROLE sql_api NOLOGIN")
     yield session
     session.close()
 
 
 @pytest.fixture
-def session(bare_database):
-    bare_database.sql("DROP ROLE IF EXISTS sql_api")
+def database(bare_database):
+    """For tests with more than one session."""
     bare_database.sql(SETUP)
-    session = Session(bare_database)
-    yield session
-    session.close()
-    bare_database.sql("DROP OWNED BY sql_api; DROP ROLE sql_api")
+    return bare_database
 
 
 def expose(arguments):
@@ -129,13 +130,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("arguments, message, hint", REFUSED, ids=[r[0] for r in REFUSED])
-def test_a_wrong_argument_is_refused_in_plain_words(unchanged, arguments, message, hint):
-    version = unchanged.one("SELECT catalog_version FROM composure.installation")
-    said, hinted = unchanged.refused(expose(arguments))
+def test_a_wrong_argument_is_refused_in_plain_words(session, arguments, message, hint):
+    version = session.one("SELECT catalog_version FROM composure.installation")
+    said, hinted = session.refused(expose(arguments))
     assert said == message
     assert hint in hinted
-    assert unchanged.one("SELECT count(*) FROM composure.resource") == 0
-    assert unchanged.one("SELECT catalog_version FROM composure.installation") == version
+    assert session.one("SELECT count(*) FROM composure.resource") == 0
+    assert session.one("SELECT catalog_version FROM composure.installation") == version
 
 
 def test_a_temporary_table_is_refused(session):
@@ -360,11 +361,11 @@ def test_unexposing_what_is_not_there_tells_what_is(session):
     assert session.refused("SELECT composure.unexpose('x')") == ('nothing is exposed as "x"', "Exposed are: users.")
 
 
-def test_each_change_of_the_catalog_counts_in_its_own_transaction(session, bare_database):
+def test_each_change_of_the_catalog_counts_in_its_own_transaction(database):
     def version(s):
         return s.one("SELECT catalog_version FROM composure.installation")
 
-    other = Session(bare_database)
+    session, other = Session(database), Session(database)
     start = version(session)
     session.run(expose("'public.users'"))
     assert version(session) == session.catalog()["version"] == start + 1
@@ -375,22 +376,22 @@ def test_each_change_of_the_catalog_counts_in_its_own_transaction(session, bare_
     assert version(other) == start + 2
     session.run("SELECT composure.unexpose('users')")
     assert version(other) == start + 3
+    session.close()
     other.close()
 
 
-def test_exposers_wait_for_each_other(session, bare_database):
-    other = Session(bare_database)
+def test_exposers_wait_for_each_other(database):
+    session, other, watcher = Session(database), Session(database), Session(database)
     pid = other.one("SELECT pg_backend_pid()")
     session.run("BEGIN")
     session.run(expose("'public.users'"))
     refusal = []
     thread = threading.Thread(target=lambda: refusal.append(other.refused(expose("'\"Other Schema\".users'"))))
     thread.start()
-    watcher = Session(bare_database)
     while not watcher.one("SELECT cardinality(pg_blocking_pids(%s))", pid):
         assert thread.is_alive()
     session.run("COMMIT")
     thread.join()
     assert refusal[0][0] == 'name: "users" is taken by table public.users'
-    watcher.close()
-    other.close()
+    for each in (session, other, watcher):
+        each.close()

@@ -22,16 +22,32 @@ def base62(number, width):
     return digits
 
 
+ROLES = "CREATE ROLE sql_user NOLOGIN; CREATE ROLE sql_other NOLOGIN"
+
+
+@pytest.fixture(scope="module")
+def shared(migrated_template):
+    return migrated_template.cluster.create_database("sql_keys", migrated_template.name)
+
+
 @pytest.fixture
-def session(bare_database):
-    drop = "DROP ROLE IF EXISTS sql_user, sql_other, sql_boss, sql_bypass, sql_climber, sql_maker"
-    bare_database.sql(drop)
-    bare_database.sql("CREATE ROLE sql_user NOLOGIN; CREATE ROLE sql_other NOLOGIN")
-    session = Session(bare_database)
+def session(shared):
+    session = Session(shared, keep=False)
+    session.run(ROLES)
     yield session
     session.close()
-    bare_database.sql("DO $$ DECLARE r name; BEGIN FOR r IN SELECT rolname FROM pg_roles WHERE rolname LIKE 'sql\\_%' LOOP "
-                      "EXECUTE format('DROP OWNED BY %I', r); END LOOP; END $$; " + drop)
+
+
+@pytest.fixture
+def committed(bare_database):
+    """For tests with more than one session."""
+    session = Session(bare_database)
+    session.run(ROLES)
+    yield session
+    session.run("DO $$ DECLARE r name; BEGIN FOR r IN SELECT rolname FROM pg_roles "
+                "WHERE rolname IN ('sql_user', 'sql_other', 'sql_maker') LOOP "
+                "EXECUTE format('DROP OWNED BY %I; DROP ROLE %I', r, r); END LOOP; END $$")
+    session.close()
 
 
 def create(session, arguments="'app', role => 'sql_user'"):
@@ -153,10 +169,10 @@ def test_a_key_that_never_ends_has_no_expiry(session):
     assert lookup(session, id_of(create(session, "'a', 'sql_user', expires_at => 'infinity'")))["expires_at"] is None
 
 
-def test_creating_a_key_grants_its_role_to_the_workers(session, bare_database):
+def test_creating_a_key_grants_its_role_to_the_workers(committed, bare_database):
     worker = Session(bare_database, "composure_worker")
     assert "permission denied" in worker.refused("SET ROLE sql_user")[0]
-    create(session)
+    create(committed)
     worker.run("SET ROLE sql_user")
     worker.close()
 
@@ -193,8 +209,8 @@ def test_an_unknown_plan_is_told_which_there_are(session):
     assert session.refused("SELECT composure.create_key('k', 'sql_user', plan => 'c')")[1] == "There are: a, b."
 
 
-def test_a_role_that_may_not_be_granted_is_an_error_with_the_grant_to_run(session, bare_database):
-    session.run("CREATE ROLE sql_maker LOGIN; GRANT USAGE ON SCHEMA composure TO sql_maker; "
+def test_a_role_that_may_not_be_granted_is_an_error_with_the_grant_to_run(committed, bare_database):
+    committed.run("CREATE ROLE sql_maker LOGIN; GRANT USAGE ON SCHEMA composure TO sql_maker; "
                 "GRANT ALL ON ALL TABLES IN SCHEMA composure TO sql_maker; "
                 "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA composure TO sql_maker")
     maker = Session(bare_database, "sql_maker")
@@ -321,8 +337,8 @@ def test_a_key_whose_role_is_gone_or_became_a_superuser_is_not_found(session):
         "refused: its role is gone", "refused: its role is a superuser or has BYPASSRLS"]
 
 
-def test_the_worker_looks_keys_up_and_nobody_else_may(session, bare_database):
-    key = create(session)
+def test_the_worker_looks_keys_up_and_nobody_else_may(committed, bare_database):
+    key = create(committed)
     worker = Session(bare_database, "composure_worker")
     assert lookup(worker, id_of(key))["secret_hashes"] == [hash_of(key)]
     assert lookup(worker, "nope") is None
@@ -332,13 +348,13 @@ def test_the_worker_looks_keys_up_and_nobody_else_may(session, bare_database):
     worker.run("SET ROLE sql_user")
     for call in ("key_lookup('x')", "catalog()"):
         assert worker.refused(f"SELECT * FROM composure.{call}")[0] == "permission denied for schema composure"
-    session.run("GRANT USAGE ON SCHEMA composure TO sql_user")
+    committed.run("GRANT USAGE ON SCHEMA composure TO sql_user")
     assert worker.refused("SELECT * FROM composure.key_lookup('x')")[0] == "permission denied for function key_lookup"
     worker.close()
 
 
-def test_a_callers_operators_do_not_run_with_the_owners_rights(session, bare_database):
-    session.run("CREATE SCHEMA evil AUTHORIZATION composure_worker")
+def test_a_callers_operators_do_not_run_with_the_owners_rights(committed, bare_database):
+    committed.run("CREATE SCHEMA evil AUTHORIZATION composure_worker")
     worker = Session(bare_database, "composure_worker")
     worker.run("CREATE FUNCTION evil.eq(text, text) RETURNS boolean LANGUAGE plpgsql AS "
                "$$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$; "
@@ -347,4 +363,4 @@ def test_a_callers_operators_do_not_run_with_the_owners_rights(session, bare_dat
     assert lookup(worker, "nope") is None
     worker.catalog()
     worker.close()
-    session.run("DROP SCHEMA evil CASCADE")
+    committed.run("DROP SCHEMA evil CASCADE")
