@@ -88,7 +88,7 @@ class Cluster:
         self.frozen = []
 
     def dsn(self, database="postgres", user="postgres"):
-        return f"host={self.sockets} port={PORT} dbname={database} user={user}"
+        return f"host={self.sockets} port={PORT} dbname='{database}' user={user}"
 
     def connect(self, database="postgres", user="postgres"):
         """psycopg2, in autocommit."""

@@ -25,7 +25,7 @@ class Workers:
         self.path.chmod(0o660)
         home.give(self.path)
         self.listener.listen(1024)
-        self.processes = []
+        self.processes, self.started = [], 0
         for _ in range(n):
             self.start_one()
         if wait:
@@ -33,9 +33,10 @@ class Workers:
 
     def start_one(self):
         env = {f"COMPOSURE_{key.upper()}": str(value) for key, value in self.settings.items() if value is not None}
-        process = Process(self.home, f"{self.name}-{len(self.processes)}", [self.binary, *self.arguments], env,
+        process = Process(self.home, f"{self.name}-{self.started}", [self.binary, *self.arguments], env,
                           stdin=self.listener)
         self.processes.append(process)
+        self.started += 1
         return process
 
     def answers(self):
