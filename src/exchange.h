@@ -22,6 +22,9 @@
 #include "http/response.h"
 #include "query/read.h"
 #include "query/write.h"
+#include "shm/published.h"
+#include "shm/region.h"
+#include "shm/watch.h"
 #include "telemetry/accesslog.h"
 #include "telemetry/trace.h"
 
@@ -34,7 +37,10 @@ struct service {
 	struct pool *pool;
 	struct watcher *watcher;     /* keeps `catalog` current */
 	struct catalog *catalog;     /* NULL until it was read once */
-	struct keycache *keys;
+	struct region *region;       /* what the workers of this host share */
+	struct watch *watch;
+	struct published *published; /* the catalog's text, in the region */
+	struct keycache *keys;       /* in the region, too */
 	struct accesslog *log;
 	struct exchange *spare;      /* ended ones, kept for the next */
 	struct exchange *waiting;    /* for the catalog */
@@ -74,6 +80,7 @@ struct exchange {
 	char request_id[REQUEST_ID_CHARS];
 	enum status failed;          /* OK, or why the answer is a problem: for the log */
 	struct principal principal;
+	uint32_t key_generation;     /* of the key that PostgreSQL is being asked for */
 	struct catalog *catalog;     /* a reference */
 	const struct resource *resource;
 	enum operation operation;
@@ -129,6 +136,9 @@ void exchange_query(struct exchange *, bool write);
 
 /* The problem that fits a query that did not end well, in the words that a client may see. */
 enum next query_problem(struct exchange *);
+
+/* The step that tells who asks (identify.c). */
+enum next identify(struct exchange *);
 
 /* Steps of the operations (reading.c, writing.c): what to ask, and what to make of the answer. */
 enum next page_ask(struct exchange *);

@@ -115,7 +115,7 @@ static void take_catalog(struct watcher *w)
 	w->service->catalog = fresh;
 	memcpy(w->state, w->next_state, sizeof w->state);
 	w->why[0] = '\0';
-	keycache_forget(w->service->keys);
+	keycache_invalidate(w->service->keys, VIEW_NONE);
 	log_debug("catalog %lld: %u resources", (long long)fresh->version, fresh->n_resources);
 }
 

@@ -34,6 +34,41 @@ struct worker {
 
 /* --- the service --- */
 
+/* Installations of one user are told apart by what they serve. */
+static void instance_name(const struct settings *set, char out[17])
+{
+	struct sha256 h;
+	uint8_t hash[SHA256_BYTES];
+	sha256_init(&h);
+	sha256_add(&h, view_make(set->dsn, strlen(set->dsn) + 1));
+	sha256_add(&h, view_of(set->mount));
+	sha256_end(&h, hash);
+	for (int i = 0; i < 8; i++)
+		(void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
+}
+
+/* What the workers of this host share, or memory of our own in its place. */
+static bool memory_open(struct service *s)
+{
+	const struct settings *set = s->settings;
+	char instance[17];
+	instance_name(set, instance);
+	s->watch = watch_open(set->runtime_dir, instance);
+	s->region = region_open(&(struct region_options){ .folder = set->runtime_dir, .instance = instance });
+	if (s->watch && s->region) {
+		s->published = published_open(s->region, AREA_CATALOG);
+		s->keys = keycache_open(s->region, s->watch, set->key_ttl_ms * 1000, set->key_grace_ms * 1000);
+	}
+	if (!s->published || !s->keys) {
+		log_error("out of memory");
+		return false;
+	}
+	region_ready(s->region);
+	if (!region_is_shared(s->region))
+		log_warn("memory is not shared with other workers: %.*s", VIEW_ARG(region_note(s->region)));
+	return true;
+}
+
 static bool service_open(struct service *s, const struct settings *set)
 {
 	*s = (struct service){ .settings = set, .loop = loop_create() };
@@ -56,8 +91,9 @@ static bool service_open(struct service *s, const struct settings *set)
 		.share_segments = set->share_segments,
 	};
 	s->pool = pool_create(s->loop, &options);
-	s->keys = keycache_create(set->key_ttl_ms * 1000);
-	s->watcher = s->pool && s->keys ? watcher_create(s) : NULL;
+	if (!s->pool || !memory_open(s))
+		return false;
+	s->watcher = watcher_create(s);
 	if (!s->watcher)
 		log_error("out of memory");
 	return s->watcher;
@@ -67,7 +103,10 @@ static void service_close(struct service *s)
 {
 	watcher_destroy(s->watcher);
 	pool_destroy(s->pool);
-	keycache_destroy(s->keys);
+	keycache_close(s->keys);
+	published_close(s->published);
+	region_close(s->region);
+	watch_close(s->watch);
 	exchange_free_spare(s);
 	accesslog_close(s->log);
 	catalog_unref(s->catalog);

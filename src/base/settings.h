@@ -17,6 +17,7 @@
 	TEXT(search_path, "public", "search_path that functions and triggers see")                                  \
 	TEXT(pooler, "none", "none, or transaction: a transaction pooler (PgBouncer) stands before PostgreSQL")     \
 	TEXT(peer, "", "the web server: nginx, lighttpd, apache, or empty")                                         \
+	TEXT(runtime_dir, "", "folder for what the workers of this host share; empty: /dev/shm, or a folder of the user's") \
 	TEXT(log, "-", "access log, one JSON line a request: a file, - for stderr, none")                           \
 	TEXT(log_level, "info", "of our own messages on stderr: error, warn, info, debug")                          \
 	NUMBER(connections, 4, 1, 64, "connections to PostgreSQL, for each worker")                                 \
@@ -28,7 +29,8 @@
 	NUMBER(body_max_bytes, 1048576, 0, 1073741824, "largest request body")                                      \
 	NUMBER(page_max_bytes, 16777216, 1024, 1073741824, "a page ends early at this size")                        \
 	NUMBER(requests_max, 1000, 1, 100000, "requests that a worker takes at a time")                             \
-	NUMBER(key_ttl_ms, 1000, 0, 3600000, "time that an API key is remembered, milliseconds")                    \
+	NUMBER(key_ttl_ms, 1000, 0, 3600000, "time after which a known API key is asked for again, milliseconds")   \
+	NUMBER(key_grace_ms, 3600000, 0, 86400000, "time that a known key serves while PostgreSQL is away")         \
 	NUMBER(share_segments, 1, 0, 1, "1: reads of one key that are ready together share a transaction")
 
 struct settings {

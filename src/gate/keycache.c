@@ -1,97 +1,252 @@
-/* Two tables of sets of four: known keys, and unknown ids. In a full set the oldest goes. */
 #include "config.h"
 
 #include "gate/keycache.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-enum { WAYS = 4, SETS_KNOWN = 256, SETS_UNKNOWN = 256 };
+#include "cache/generation.h"
+#include "shm/point.h"
+#include "shm/words.h"
 
-struct entry {
-	bool used;
-	int64_t put_us;
+enum { WAYS = 4, SETS_KNOWN = 1024, SETS_UNKNOWN = 2048 };
+
+struct stamp {
+	int64_t put_us;      /* CLOCK_MONOTONIC, the same for all processes of a host; 0: empty */
+	uint64_t generation;
+};
+
+struct known {
 	struct key_record record;
+	struct stamp stamp;
 };
 
 struct unknown {
-	bool used;
-	int64_t put_us;
-	char id[APIKEY_ID_CHARS];
+	char id[16]; /* zero-padded */
+	struct stamp stamp;
+};
+
+static_assert(sizeof(struct known) % 8 == 0 && sizeof(struct unknown) % 8 == 0, "they are copied in words");
+
+/* In the region. The lock guards entries and version; an odd version is a set being written. */
+struct set_head {
+	struct lock lock;
+	_Atomic uint64_t version;
+};
+
+struct known_set {
+	struct set_head head;
+	_Atomic uint64_t way[WAYS][sizeof(struct known) / 8];
+};
+
+struct unknown_set {
+	struct set_head head;
+	_Atomic uint64_t way[WAYS][sizeof(struct unknown) / 8];
+};
+
+struct table {
+	struct known_set known[SETS_KNOWN];
+	struct unknown_set unknown[SETS_UNKNOWN];
 };
 
 struct keycache {
-	int64_t ttl_us;
-	struct entry known[SETS_KNOWN][WAYS];
-	struct unknown unknown[SETS_UNKNOWN][WAYS];
+	struct region *region;
+	struct watch *watch;
+	struct table *table;
+	int64_t ttl_us, grace_us;
 };
 
-static const struct key_record UNKNOWN = { .known = false };
+static uint64_t tag_of(struct view id)
+{
+	return generation_tag(VIEW("key"), id);
+}
 
-struct keycache *keycache_create(int64_t ttl_us)
+static uint64_t tag_of_all(void)
+{
+	return generation_tag(VIEW("keys"), VIEW(""));
+}
+
+struct keycache *keycache_open(struct region *r, struct watch *w, int64_t ttl_us, int64_t grace_us)
 {
 	struct keycache *k = calloc(1, sizeof *k);
-	if (k)
-		k->ttl_us = ttl_us;
+	if (!k)
+		return NULL;
+	size_t bytes;
+	*k = (struct keycache){ r, w, region_area(r, AREA_KEYS, &bytes), ttl_us, grace_us };
+	assert(bytes >= sizeof *k->table);
+	if (region_alone(r))
+		(void)keycache_repair(k);
 	return k;
 }
 
-void keycache_destroy(struct keycache *k)
+void keycache_close(struct keycache *k)
 {
 	free(k);
 }
 
-static size_t set_of(const char *id, size_t sets)
+/* --- reading --- */
+
+/* Copies a way out if nobody writes the set meanwhile. */
+static bool read_way(const struct set_head *head, const _Atomic uint64_t *way, void *out, size_t bytes)
 {
-	return crc32_of(view_make(id, APIKEY_ID_CHARS)) % sets;
+	uint64_t version = atomic_load_explicit(&head->version, memory_order_acquire);
+	if (version & 1)
+		return false;
+	words_load(out, way, bytes);
+	atomic_thread_fence(memory_order_acquire);
+	return atomic_load_explicit(&head->version, memory_order_relaxed) == version;
 }
 
-const struct key_record *keycache_get(struct keycache *k, struct view id, int64_t now_us)
+static bool way_has_id(const _Atomic uint64_t *way, struct view id)
+{
+	char first[16];
+	words_load(first, way, sizeof first);
+	return memcmp(first, id.p, APIKEY_ID_CHARS) == 0;
+}
+
+uint32_t keycache_generation(const struct keycache *k, struct view id)
+{
+	return generation_read(k->watch, tag_of(id)).hard + generation_read(k->watch, tag_of_all()).hard;
+}
+
+static enum key_state judge(const struct keycache *k, const struct stamp *s, uint32_t generation, int64_t now_us,
+                            enum key_state fresh)
+{
+	if (s->put_us == 0 || s->put_us > now_us || (uint32_t)s->generation != generation)
+		return KEY_MISSING;
+	if (now_us - s->put_us <= k->ttl_us)
+		return fresh;
+	return fresh == KEY_KNOWN && now_us - s->put_us <= k->grace_us ? KEY_OLD : KEY_MISSING;
+}
+
+enum key_state keycache_get(struct keycache *k, struct view id, int64_t now_us, struct key_record *record)
 {
 	if (id.n != APIKEY_ID_CHARS)
-		return &UNKNOWN;
-	const struct entry *known = k->known[set_of(id.p, SETS_KNOWN)];
-	for (size_t i = 0; i < WAYS; i++)
-		if (known[i].used && now_us - known[i].put_us < k->ttl_us && memcmp(known[i].record.id, id.p, id.n) == 0)
-			return &known[i].record;
-	const struct unknown *unknown = k->unknown[set_of(id.p, SETS_UNKNOWN)];
-	for (size_t i = 0; i < WAYS; i++)
-		if (unknown[i].used && now_us - unknown[i].put_us < k->ttl_us && memcmp(unknown[i].id, id.p, id.n) == 0)
-			return &UNKNOWN;
-	return NULL;
+		return KEY_UNKNOWN;
+	uint64_t tag = tag_of(id);
+	uint32_t generation = keycache_generation(k, id);
+	const struct known_set *known = &k->table->known[tag % SETS_KNOWN];
+	for (int i = 0; i < WAYS; i++) {
+		struct known e;
+		if (!way_has_id(known->way[i], id) || !read_way(&known->head, known->way[i], &e, sizeof e) ||
+		    memcmp(e.record.id, id.p, id.n) != 0 || e.record.n_secrets > KEY_SECRETS_MAX)
+			continue;
+		enum key_state st = judge(k, &e.stamp, generation, now_us, KEY_KNOWN);
+		e.record.role[KEY_ROLE_MAX - 1] = e.record.tenant[KEY_TENANT_MAX - 1] = '\0';
+		*record = e.record;
+		return st;
+	}
+	const struct unknown_set *unknown = &k->table->unknown[tag % SETS_UNKNOWN];
+	for (int i = 0; i < WAYS; i++) {
+		struct unknown e;
+		if (way_has_id(unknown->way[i], id) && read_way(&unknown->head, unknown->way[i], &e, sizeof e) &&
+		    memcmp(e.id, id.p, id.n) == 0)
+			return judge(k, &e.stamp, generation, now_us, KEY_UNKNOWN);
+	}
+	return KEY_MISSING;
 }
 
-static void put_known(struct keycache *k, const struct key_record *r, int64_t now_us)
+/* --- writing --- */
+
+/* Which way to write: the one that has the id, else the oldest; `stamp_at` is the stamp's place in a way, in words.
+ * Holding the lock. */
+static int choose_way(const _Atomic uint64_t *ways, size_t words, size_t stamp_at, struct view id)
 {
-	struct entry *set = k->known[set_of(r->id, SETS_KNOWN)], *victim = set;
-	for (size_t i = 0; i < WAYS; i++) {
-		if (set[i].used && memcmp(set[i].record.id, r->id, sizeof r->id) == 0) {
-			victim = &set[i];
-			break;
+	int victim = 0;
+	uint64_t oldest = UINT64_MAX;
+	for (int i = 0; i < WAYS; i++) {
+		const _Atomic uint64_t *way = ways + (size_t)i * words;
+		uint64_t put = atomic_load_explicit(&way[stamp_at], memory_order_relaxed);
+		if (way_has_id(way, id))
+			return i;
+		if (put < oldest) {
+			oldest = put;
+			victim = i;
 		}
-		if (victim->used && (!set[i].used || set[i].put_us < victim->put_us))
-			victim = &set[i];
 	}
-	*victim = (struct entry){ .used = true, .put_us = now_us, .record = *r };
+	return victim;
 }
 
-void keycache_put(struct keycache *k, const struct key_record *r, int64_t now_us)
+/* Writes one way of a set, under its lock; dropped when that is not got. */
+static void write_way(struct keycache *k, struct set_head *head, _Atomic uint64_t *ways, size_t bytes, size_t stamp_at,
+                      struct view id, const void *entry)
 {
-	if (r->known) {
-		put_known(k, r, now_us);
+	if (!lock_try(&head->lock, region_me(k->region)))
 		return;
-	}
-	struct unknown *set = k->unknown[set_of(r->id, SETS_UNKNOWN)], *victim = set;
-	for (size_t i = 0; i < WAYS; i++)
-		if (victim->used && (!set[i].used || set[i].put_us < victim->put_us))
-			victim = &set[i];
-	victim->used = true;
-	victim->put_us = now_us;
-	memcpy(victim->id, r->id, sizeof victim->id);
+	shm_point("key-locked");
+	int way = choose_way(ways, bytes / 8, stamp_at / 8, id);
+	uint64_t version = atomic_load_explicit(&head->version, memory_order_relaxed);
+	atomic_store_explicit(&head->version, version | 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_release);
+	shm_point("key-writing");
+	words_store(ways + (size_t)way * (bytes / 8), entry, bytes);
+	shm_point("key-written");
+	atomic_store_explicit(&head->version, (version | 1) + 1, memory_order_release);
+	lock_release(&head->lock);
 }
 
-void keycache_forget(struct keycache *k)
+void keycache_put(struct keycache *k, const struct key_record *r, uint32_t generation, int64_t now_us)
 {
-	int64_t ttl_us = k->ttl_us;
-	memset(k, 0, sizeof *k);
-	k->ttl_us = ttl_us;
+	struct view id = view_make(r->id, sizeof r->id);
+	struct known e = { .record = *r, .stamp = { now_us, generation } };
+	struct known_set *s = &k->table->known[tag_of(id) % SETS_KNOWN];
+	write_way(k, &s->head, s->way[0], sizeof e, offsetof(struct known, stamp), id, &e);
+}
+
+void keycache_put_unknown(struct keycache *k, struct view id, uint32_t generation, int64_t now_us)
+{
+	if (id.n != APIKEY_ID_CHARS)
+		return;
+	struct unknown e = { .stamp = { now_us, generation } };
+	memcpy(e.id, id.p, id.n);
+	struct unknown_set *s = &k->table->unknown[tag_of(id) % SETS_UNKNOWN];
+	write_way(k, &s->head, s->way[0], sizeof e, offsetof(struct unknown, stamp), id, &e);
+}
+
+void keycache_invalidate(struct keycache *k, struct view id)
+{
+	generation_bump(k->watch, id.p ? tag_of(id) : tag_of_all(), GENERATION_HARD);
+}
+
+/* --- repair --- */
+
+/* A set whose writer died half-way is emptied: what it held is asked for again. */
+static bool repair_set(struct keycache *k, struct set_head *head, _Atomic uint64_t *ways, size_t words)
+{
+	if (!lock_take_over(&head->lock, k->region))
+		return false;
+	for (size_t i = 0; i < WAYS * words; i++)
+		atomic_store_explicit(&ways[i], 0, memory_order_relaxed);
+	uint64_t version = atomic_load_explicit(&head->version, memory_order_relaxed);
+	atomic_store_explicit(&head->version, (version | 1) + 1, memory_order_release);
+	lock_release(&head->lock);
+	return true;
+}
+
+unsigned keycache_repair(struct keycache *k)
+{
+	unsigned n = 0;
+	for (size_t i = 0; i < SETS_KNOWN; i++) {
+		struct known_set *s = &k->table->known[i];
+		n += repair_set(k, &s->head, s->way[0], sizeof(struct known) / 8);
+	}
+	for (size_t i = 0; i < SETS_UNKNOWN; i++) {
+		struct unknown_set *s = &k->table->unknown[i];
+		n += repair_set(k, &s->head, s->way[0], sizeof(struct unknown) / 8);
+	}
+	return n;
+}
+
+void keycache_describe(const struct keycache *k, FILE *f)
+{
+	unsigned held = 0, used = 0;
+	for (size_t i = 0; i < SETS_KNOWN; i++) {
+		const struct known_set *s = &k->table->known[i];
+		held += atomic_load(&s->head.lock.holder) != 0;
+		for (int w = 0; w < WAYS; w++)
+			used += atomic_load(&s->way[w][offsetof(struct known, stamp) / 8]) != 0;
+	}
+	for (size_t i = 0; i < SETS_UNKNOWN; i++)
+		held += atomic_load(&k->table->unknown[i].head.lock.holder) != 0;
+	(void)fprintf(f, "keys        %u of %d known ones, locks held: %u\n", used, SETS_KNOWN * WAYS, held);
 }

@@ -1,45 +1,68 @@
-/* keycache: what a worker knows of keys, good ones and unknown ones, for key_ttl.
+/* keycache: what the workers of a host know of keys, good ones and unknown ones, in the shared region.
  *
- * Unknown ids have entries of their own kind and their own room, so that asking for many of them cannot push good
- * keys out.
+ * An entry counts as long as the generation of its key's tag is the one it was read under: the watcher adds one when
+ * the feed says that the key changed. Besides, it is asked for again after key_ttl, and serves for key_grace while
+ * PostgreSQL cannot be asked. Unknown ids have entries of their own kind and their own room, so that asking for many of
+ * them cannot push good keys out.
+ *
+ * A set of four entries has a lock for its writers, which is tried, and a version for its readers, who take no lock.
  */
 #ifndef COMPOSURE_KEYCACHE_H
 #define COMPOSURE_KEYCACHE_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/view.h"
 #include "gate/apikey.h"
+#include "shm/region.h"
+#include "shm/watch.h"
 
-enum { KEY_SECRETS_MAX = 8, KEY_TEXT_MAX = 256 };
+enum { KEY_SECRETS_MAX = 8, KEY_ROLE_MAX = 64, KEY_TENANT_MAX = 256 };
 
-/* An identity as the database knows it; fixed size, so that it can be copied anywhere. */
+/* An identity as the database knows it; of fixed size, so that it can be copied anywhere. Times are Unix epoch. */
 struct key_record {
 	char id[APIKEY_ID_CHARS];
-	bool known;          /* false: there is no such key */
+	uint8_t n_secrets;
 	bool has_role;       /* false: requests run as the worker itself */
-	char role[64];       /* NUL-terminated, as the following */
-	char name[KEY_TEXT_MAX], tenant[KEY_TEXT_MAX];
 	bool has_tenant;
-	int64_t expires_us;  /* Unix epoch; 0: never */
-	unsigned n_secrets;
+	char role[KEY_ROLE_MAX];     /* NUL-terminated, as tenant */
+	char tenant[KEY_TENANT_MAX];
+	int64_t expires_us;  /* 0: never */
+	int64_t secret_until_us[KEY_SECRETS_MAX]; /* 0: no end */
 	unsigned char hash[KEY_SECRETS_MAX][SHA256_BYTES];
-	int64_t secret_until_us[KEY_SECRETS_MAX]; /* Unix epoch; 0: no end */
+};
+
+enum key_state {
+	KEY_MISSING, /* ask PostgreSQL */
+	KEY_KNOWN,   /* *record is filled in */
+	KEY_UNKNOWN, /* there is no such key */
+	KEY_OLD,     /* *record is filled in and past its time: ask, and use it when PostgreSQL cannot answer */
 };
 
 struct keycache;
 
-struct keycache *keycache_create(int64_t ttl_us);
-void keycache_destroy(struct keycache *);
+/* The key cache of the region. NULL: out of memory. Region and watch outlive it. */
+struct keycache *keycache_open(struct region *, struct watch *, int64_t ttl_us, int64_t grace_us);
+void keycache_close(struct keycache *);
 
-/* The record of that id, or NULL when it is not known or too old: ask PostgreSQL. Valid until the next put. */
-const struct key_record *keycache_get(struct keycache *, struct view id, int64_t now_us);
+enum key_state keycache_get(struct keycache *, struct view id, int64_t now_us, struct key_record *record) MUST_CHECK;
 
-/* Copies the record in. */
-void keycache_put(struct keycache *, const struct key_record *, int64_t now_us);
+/* The generation of an id's tag: to be read before PostgreSQL is asked, and handed to the put. */
+uint32_t keycache_generation(const struct keycache *, struct view id);
 
-/* Everything is to be asked for again. */
-void keycache_forget(struct keycache *);
+/* Copies the record in, or that there is none by that id. Dropped when the set's lock is not got. */
+void keycache_put(struct keycache *, const struct key_record *, uint32_t generation, int64_t now_us);
+void keycache_put_unknown(struct keycache *, struct view id, uint32_t generation, int64_t now_us);
+
+/* Every worker of the host forgets this key, or (absent) every key. */
+void keycache_invalidate(struct keycache *, struct view id);
+
+/* Frees and empties sets whose writer is dead. Returns how many there were. */
+unsigned keycache_repair(struct keycache *);
+
+/* For people: sets, and how many locks are held. */
+void keycache_describe(const struct keycache *, FILE *);
 
 #endif

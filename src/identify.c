@@ -1,0 +1,173 @@
+/* Who asks: an API key out of the headers, judged in memory, looked up where the host does not know it yet. */
+#include "config.h"
+
+#include <time.h>
+
+#include "exchange.h"
+#include "gate/apikey.h"
+
+enum { TEXT_OID = 25 };
+
+/* The key as sent, absent without one. ERR_INVALID_HEADER when two headers disagree, ERR_INVALID_KEY for a scheme that
+ * is not ours. */
+static enum status key_text(const struct request *req, struct view *text)
+{
+	struct view bearer = req->header[HEADER_AUTHORIZATION], plain = req->header[HEADER_API_KEY];
+	*text = VIEW_NONE;
+	if (bearer.p) {
+		if (bearer.n < 7 || !view_ieq(view_make(bearer.p, 7), VIEW("Bearer ")))
+			return ERR_INVALID_KEY;
+		*text = view_trim(view_skip(bearer, 7));
+	}
+	if (plain.p) {
+		if (text->p && !view_eq(*text, view_trim(plain)))
+			return ERR_INVALID_HEADER;
+		*text = view_trim(plain);
+	}
+	return OK;
+}
+
+static int64_t epoch_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static enum next refuse(struct exchange *ex)
+{
+	return problem(ex, ERR_INVALID_KEY, VIEW_NONE);
+}
+
+static enum next admit_key(struct exchange *ex, const struct key_record *r, const struct apikey *key)
+{
+	int64_t now = epoch_us();
+	if (!apikey_verify(key, r->hash, r->secret_until_us, r->n_secrets, now) || (r->expires_us && r->expires_us <= now))
+		return refuse(ex);
+	ex->principal = (struct principal){
+		.has_key = true,
+		.key_id = arena_copy(ex->arena, key->id),
+		.role = arena_copy(ex->arena, r->has_role ? view_of(r->role) : VIEW_NONE),
+		.tenant = arena_copy(ex->arena, r->has_tenant ? view_of(r->tenant) : VIEW_NONE),
+	};
+	return arena_full(ex->arena) ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : NEXT;
+}
+
+/* --- asking PostgreSQL --- */
+
+static enum next ask(struct exchange *ex, struct view id)
+{
+	/* Before the question: an answer that a change overtakes is then out of date as soon as it is kept. */
+	ex->key_generation = keycache_generation(ex->service->keys, id);
+	statement_init(&ex->statement, ex->arena);
+	statement_lit(&ex->statement, "SELECT k.role, k.tenant, k.expires_at, k.secret_expires_at, k.secret_hashes"
+	                              " FROM composure.key_lookup(");
+	statement_param(&ex->statement, id, TEXT_OID);
+	statement_lit(&ex->statement, ") k");
+	exchange_query(ex, false);
+	return WAIT;
+}
+
+/* False: it does not fit, and half a role or tenant would be another one. */
+static bool copy_text(struct view v, char *out, size_t size)
+{
+	if (v.n >= size)
+		return false;
+	if (v.n)
+		memcpy(out, v.p, v.n);
+	out[v.n] = '\0';
+	return true;
+}
+
+/* An array in binary format: dimensions, has-null flag, element type, length and lower bound; then length and bytes of
+ * each element (array_send). One dimension without NULLs, else it reads as empty. */
+static struct view array_items(struct view v)
+{
+	if (v.n < 20 || rows_int(view_make(v.p, 4)) != 1 || rows_int(view_make(v.p + 4, 4)) != 0)
+		return VIEW_NONE;
+	return view_skip(v, 20);
+}
+
+static bool array_next(struct view *rest, struct view *item)
+{
+	if (rest->n < 4)
+		return false;
+	int64_t n = rows_int(view_make(rest->p, 4));
+	*rest = view_skip(*rest, 4);
+	if (n < 0 || (size_t)n > rest->n)
+		return false;
+	*item = view_make(rest->p, (size_t)n);
+	*rest = view_skip(*rest, (size_t)n);
+	return true;
+}
+
+static void read_secrets(struct key_record *r, struct view hashes, struct view expiries)
+{
+	struct view hash, until, h = array_items(hashes), e = array_items(expiries);
+	while (r->n_secrets < KEY_SECRETS_MAX && array_next(&h, &hash) && array_next(&e, &until)) {
+		if (hash.n != SHA256_BYTES)
+			continue;
+		memcpy(r->hash[r->n_secrets], hash.p, SHA256_BYTES);
+		r->secret_until_us[r->n_secrets++] = rows_int(until);
+	}
+}
+
+/* False: there is no such key. */
+static bool read_record(const struct rows *rows, struct view id, struct key_record *r)
+{
+	*r = (struct key_record){ .n_secrets = 0 };
+	memcpy(r->id, id.p, sizeof r->id);
+	if (!rows || rows_count(rows) != 1 || rows_columns(rows) != 5)
+		return false;
+	struct view role = rows_value(rows, 0, 0), tenant = rows_value(rows, 0, 1);
+	r->has_role = role.p;
+	r->has_tenant = tenant.p;
+	r->expires_us = rows_int(rows_value(rows, 0, 2));
+	read_secrets(r, rows_value(rows, 0, 4), rows_value(rows, 0, 3));
+	return copy_text(role, r->role, sizeof r->role) && copy_text(tenant, r->tenant, sizeof r->tenant);
+}
+
+static enum next answered(struct exchange *ex, const struct apikey *key)
+{
+	struct keycache *keys = ex->service->keys;
+	int64_t now = loop_now_us(ex->service->loop);
+	struct key_record r;
+	if (ex->query_status != OK) {
+		/* PostgreSQL cannot say: what the host knew of the key lately still holds. */
+		enum key_state st = keycache_get(keys, key->id, now, &r);
+		return st == KEY_OLD || st == KEY_KNOWN ? admit_key(ex, &r, key) : query_problem(ex);
+	}
+	if (!read_record(ex->rows, key->id, &r)) {
+		keycache_put_unknown(keys, key->id, ex->key_generation, now);
+		return refuse(ex);
+	}
+	keycache_put(keys, &r, ex->key_generation, now);
+	return admit_key(ex, &r, key);
+}
+
+enum next identify(struct exchange *ex)
+{
+	struct view text;
+	struct apikey key;
+	enum status st = key_text(&ex->request, &text);
+	if (st == ERR_INVALID_HEADER)
+		return problem(ex, st, VIEW("Two different API keys were sent."));
+	if (st != OK)
+		return refuse(ex);
+	if (!text.p) {
+		ex->principal.role = ex->catalog->anonymous_role;
+		return NEXT;
+	}
+	if (!apikey_parse(text, ex->catalog->secret, &key))
+		return refuse(ex);
+	if (ex->query_done)
+		return answered(ex, &key);
+	struct key_record r;
+	switch (keycache_get(ex->service->keys, key.id, loop_now_us(ex->service->loop), &r)) {
+	case KEY_KNOWN: return admit_key(ex, &r, &key);
+	case KEY_UNKNOWN: return refuse(ex);
+	case KEY_OLD:
+	case KEY_MISSING: break;
+	}
+	return ask(ex, key.id);
+}

@@ -1,0 +1,87 @@
+/* region: the memory that all workers of an installation on this host share.
+ *
+ * One mapped file with a header, worker slots and areas; each area belongs to one room, which lays its own structures
+ * into it. What is read from it is bounded before use; a region that cannot be had is private memory of the same form,
+ * and region_note() says why.
+ */
+#ifndef COMPOSURE_REGION_H
+#define COMPOSURE_REGION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/attributes.h"
+#include "base/view.h"
+#include "shm/lock.h"
+
+/* Changes whenever a structure in the region changes: builds with different numbers have different files. */
+enum { REGION_LAYOUT = 1, REGION_SLOTS = 256 };
+
+/*   area       bytes */
+#define REGION_AREAS(X)                          \
+	X(CATALOG, (size_t)(8 << 20) + 4096)     \
+	X(KEYS, (size_t)8 << 20)
+
+enum region_area {
+#define X(name, bytes) AREA_##name,
+	REGION_AREAS(X)
+#undef X
+	AREA_COUNT
+};
+
+/* A worker's life, and what it holds. Written by its worker alone; read by all as hints. */
+struct slot {
+	_Atomic uint32_t epoch;       /* grows with each worker that takes the slot */
+	_Atomic uint32_t pid;
+	_Atomic uint32_t connections; /* of web servers, live */
+	_Atomic uint32_t leaving;     /* it no longer accepts */
+	uint8_t unused[48];           /* a cache line of its own */
+};
+
+struct region_options {
+	const char *folder;   /* empty: the usual ones (mapping.h) */
+	const char *instance; /* tells installations of one user apart: hex digits */
+};
+
+struct region;
+
+/* Attaches, or falls back to private memory. NULL: not even that. The caller owns it. */
+struct region *region_open(const struct region_options *);
+void region_close(struct region *);
+
+bool region_is_shared(const struct region *);
+
+/* Why the memory is private; empty when it is not. Valid while the region is. */
+struct view region_note(const struct region *);
+
+/* The area's memory, zeros when `fresh` (a new file, or its content was not usable). */
+void *region_area(struct region *, enum region_area, size_t *bytes);
+bool region_fresh(const struct region *);
+
+/* Nobody else was attached: locks found held are of the dead, data may be repaired at leisure. */
+bool region_alone(const struct region *);
+
+/* Everything that had to be initialised is: others may attach. Exactly once, soon after region_open(). */
+void region_ready(struct region *);
+
+/* Our slot, and our name in lock words. */
+struct slot *region_slot(struct region *);
+uint64_t region_me(const struct region *);
+
+/* Slots 0..REGION_SLOTS-1; alive: a process holds its byte (a system call, except for our own). */
+struct slot *region_slot_at(struct region *, unsigned n);
+bool region_slot_alive(struct region *, unsigned n);
+bool region_holder_alive(struct region *, uint64_t holder);
+
+/* The file is still the one under its name. False: drain and leave, so that a successor attaches to the new one. */
+bool region_intact(const struct region *);
+
+/* For people: layout, sizes, who is attached. */
+void region_describe(struct region *, FILE *);
+
+/* The name of this boot and PID namespace, for files that must not outlive them: 24 hex digits and a NUL. */
+enum { REGION_EPOCH_CHARS = 25 };
+void region_epoch_name(char out[REGION_EPOCH_CHARS]);
+
+#endif

@@ -1,0 +1,51 @@
+/* watch: which process of the host follows the change feed, when it last heard of it, and the generations.
+ *
+ * A file of its own, whose layout never changes. The watch is a lease word {epoch, expiry}, taken by compare-and-swap
+ * when it has expired, or when the byte that its holder locks is free: a holder that was killed is replaced at the next
+ * look, one that was stopped after LEASE_MS. Two watchers for a moment are harmless: both only add to counters.
+ */
+#ifndef COMPOSURE_WATCH_H
+#define COMPOSURE_WATCH_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/attributes.h"
+#include "base/view.h"
+
+enum { WATCH_TAGS = 1 << 20, WATCH_LEASE_MS = 500 };
+
+/* A tag's counters, in one word so that both are read at once: hard in the high half, soft in the low one. */
+struct watch_counter {
+	_Atomic uint64_t both;
+};
+
+struct watch;
+
+/* Attaches to the file in the folder (as region_open() takes it), or falls back to private memory. NULL: not even
+ * that. */
+struct watch *watch_open(const char *folder, const char *instance);
+void watch_close(struct watch *);
+bool watch_is_shared(const struct watch *);
+bool watch_intact(const struct watch *);
+
+/* Milliseconds of CLOCK_BOOTTIME: what the lease and the heartbeat count in. */
+int64_t watch_clock_ms(void);
+
+/* Takes or keeps the watch. True: it is ours for WATCH_LEASE_MS from now on; call again well before. */
+bool watch_hold(struct watch *, int64_t now_ms) MUST_CHECK;
+void watch_give_up(struct watch *);
+
+/* The heartbeat: the time before the poll that succeeded last, written after its bumps; 0: never. */
+void watch_beat(struct watch *, int64_t polled_ms);
+int64_t watch_heartbeat_ms(const struct watch *);
+
+/* The counters of tag n (taken modulo WATCH_TAGS), and those that count for every tag. */
+struct watch_counter *watch_counter(const struct watch *, uint32_t n);
+struct watch_counter *watch_counter_all(const struct watch *);
+
+void watch_describe(const struct watch *, FILE *);
+
+#endif
