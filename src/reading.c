@@ -103,7 +103,11 @@ enum next page_answer(struct exchange *ex)
 		read_headers(ex, 200);
 		page_begin(&ex->writer, &ex->response.body);
 	}
-	return page_write(&ex->writer, &ex->response.body, PIECE_BYTES) ? DONE : YIELD;
+	if (!page_write(&ex->writer, &ex->response.body, PIECE_BYTES))
+		return YIELD;
+	if (ex->writer.cursor_too_long)
+		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("The values that this list is sorted by are too long for a cursor."));
+	return DONE;
 }
 
 /* --- items --- */

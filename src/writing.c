@@ -28,16 +28,19 @@ enum next insert_ask(struct exchange *ex)
 static void location(struct exchange *ex)
 {
 	const struct resource *res = ex->resource;
+	struct order order = { res->order, res->n_order };
 	struct buf path = BUF(RESPONSE_HEAD_MAX), part = BUF(RESPONSE_HEAD_MAX);
 	buf_view_put(&path, view_of(ex->service->settings->mount));
 	buf_putc(&path, '/');
 	percent_encode(&path, res->name);
 	for (unsigned i = 0; i < res->n_key; i++) {
-		unsigned at = 0;
-		for (unsigned c = 0; c < res->key[i]; c++)
-			at += !res->columns[c].hidden;
+		unsigned term = 0;
+		while (order.term[term].column != res->key[i])
+			term++; /* an order is total: the key is in it */
+		enum render_kind kind;
+		int at = order_column(res, order, term, &kind);
 		buf_clear(&part);
-		render_text(&part, render_kind(&res->columns[res->key[i]]), rows_value(ex->rows, 0, (int)at));
+		render_text(&part, kind, rows_value(ex->rows, 0, at));
 		buf_putc(&path, i ? ',' : '/');
 		percent_encode(&path, buf_view(&part));
 	}

@@ -5,6 +5,9 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 
+#include "base/log.h"
+#include "db/statement.h"
+
 enum { CATALOG_BYTES_MAX = 64 << 20 };
 
 /* The JSON is our own function's: what is missing or of another type reads as empty, and `broken` is set. */
@@ -72,24 +75,6 @@ static json_object *get_array(struct reader *r, json_object *of, const char *nam
 	return o;
 }
 
-static struct view quoted(struct reader *r, struct view name)
-{
-	struct arena *a = r->catalog->arena;
-	struct view v = VIEW_NONE;
-	char *p = arena_alloc(a, name.n * 2 + 3);
-	if (!p)
-		return v;
-	size_t n = 0;
-	p[n++] = '"';
-	for (size_t i = 0; i < name.n; i++) {
-		if (name.p[i] == '"')
-			p[n++] = '"';
-		p[n++] = name.p[i];
-	}
-	p[n++] = '"';
-	return view_make(p, n);
-}
-
 static void read_columns(struct reader *r, struct resource *res, json_object *of)
 {
 	json_object *all = get_array(r, of, "columns", &res->n_columns);
@@ -99,7 +84,7 @@ static void read_columns(struct reader *r, struct resource *res, json_object *of
 		struct view name = get_text(r, o, "name");
 		res->columns[i] = (struct column){
 			.name = name,
-			.quoted = quoted(r, name),
+			.quoted = quote_identifier(r->catalog->arena, name),
 			.type = get_text(r, o, "type"),
 			.type_oid = (uint32_t)get_int(r, o, "type_oid"),
 			.base_oid = (uint32_t)get_int(r, o, "base_oid"),
@@ -207,8 +192,8 @@ static bool policy_has(struct view policy, struct view word)
 
 static void read_resource(struct reader *r, struct resource *res, json_object *o)
 {
-	struct view schema = quoted(r, get_text(r, o, "schema"));
-	struct view relation = quoted(r, get_text(r, o, "relation"));
+	struct view schema = quote_identifier(r->catalog->arena, get_text(r, o, "schema"));
+	struct view relation = quote_identifier(r->catalog->arena, get_text(r, o, "relation"));
 	*res = (struct resource){
 		.name = get_text(r, o, "name"),
 		.oid = (uint32_t)get_int(r, o, "oid"),
@@ -234,6 +219,51 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 	struct view owner = get_optional(r, o, "owner");
 	if (owner.p)
 		res->owner = (int)column_index(r, res, owner);
+}
+
+static bool in_order(const struct resource *res, unsigned column)
+{
+	for (unsigned i = 0; i < res->n_order; i++)
+		if (res->order[i].column == column)
+			return true;
+	return false;
+}
+
+/* The key of a table is what PostgreSQL has now: it may have become a column that was hidden while another was the key.
+ * Cursors and paths would show it. */
+static bool shows_hidden(const struct resource *res)
+{
+	for (unsigned i = 0; i < res->n_order; i++)
+		if (res->columns[res->order[i].column].hidden)
+			return true;
+	return false;
+}
+
+/* False: it is not to be served. Whoever uses a resource relies on its order having the whole key in it. */
+static bool judge_resource(struct reader *r, const struct resource *res)
+{
+	if (!res->columns || !res->key || !res->order)
+		return false;
+	for (unsigned i = 0; i < res->n_key; i++)
+		if (!in_order(res, res->key[i]))
+			r->broken = true;
+	if (r->broken || !shows_hidden(res))
+		return true;
+	log_warn("\"%.*s\" is not served: a hidden column has become part of its key; expose it again", VIEW_ARG(res->name));
+	return false;
+}
+
+static void read_resources(struct reader *r, json_object *of)
+{
+	unsigned n;
+	struct catalog *c = r->catalog;
+	json_object *all = get_array(r, of, "resources", &n);
+	c->resources = ARENA_ARRAY(c->arena, struct resource, n);
+	for (unsigned i = 0; c->resources && i < n; i++) {
+		struct resource *res = &c->resources[c->n_resources];
+		read_resource(r, res, json_object_array_get_idx(all, i));
+		c->n_resources += judge_resource(r, res);
+	}
 }
 
 static int by_name(const void *a, const void *b)
@@ -268,10 +298,7 @@ static void read_catalog(struct reader *r, json_object *o)
 	c->roles = ARENA_ARRAY(c->arena, struct view, c->n_roles);
 	for (unsigned i = 0; c->roles && i < c->n_roles; i++)
 		c->roles[i] = text_of(r, json_object_array_get_idx(roles, i));
-	json_object *all = get_array(r, o, "resources", &c->n_resources);
-	c->resources = ARENA_ARRAY(c->arena, struct resource, c->n_resources);
-	for (unsigned i = 0; c->resources && i < c->n_resources; i++)
-		read_resource(r, &c->resources[i], json_object_array_get_idx(all, i));
+	read_resources(r, o);
 	if (c->resources && c->n_resources)
 		qsort(c->resources, c->n_resources, sizeof *c->resources, by_name);
 }

@@ -13,7 +13,8 @@
 #include "catalog/catalog.h"
 #include "db/statement.h"
 
-enum { CURSOR_BYTES_MAX = 1024, CURSOR_TERMS_MAX = 16 };
+/* A text key may be as long as an index row, 2,704 bytes, and JSON and base64 make it longer; the URL has to hold it. */
+enum { CURSOR_BYTES_MAX = 6144, CURSOR_TERMS_MAX = 64 };
 
 /* A total order: the last terms make it so. */
 struct order {

@@ -29,7 +29,7 @@ bool shape_of(struct arena *a, const struct resource *res, struct shape *shape)
 	return !arena_full(a);
 }
 
-void select_columns(struct statement *s, const struct resource *res, struct view qualifier)
+void select_columns(struct statement *s, const struct resource *res, struct order order, struct view qualifier)
 {
 	bool first = true;
 	for (unsigned i = 0; i < res->n_columns; i++) {
@@ -41,6 +41,37 @@ void select_columns(struct statement *s, const struct resource *res, struct view
 		render_select(s, c, qualifier);
 		first = false;
 	}
+	for (unsigned i = 0; i < order.n; i++) {
+		const struct column *c = &res->columns[order.term[i].column];
+		if (!render_needs_text(c))
+			continue;
+		statement_lit(s, ", ");
+		statement_text(s, qualifier);
+		statement_text(s, c->quoted);
+		statement_lit(s, "::pg_catalog.text");
+	}
+}
+
+static int visible_before(const struct resource *res, unsigned column)
+{
+	int n = 0;
+	for (unsigned i = 0; i < column; i++)
+		n += !res->columns[i].hidden;
+	return n;
+}
+
+int order_column(const struct resource *res, struct order order, unsigned term, enum render_kind *kind)
+{
+	unsigned column = order.term[term].column;
+	if (!render_needs_text(&res->columns[column])) {
+		*kind = render_kind(&res->columns[column]);
+		return visible_before(res, column);
+	}
+	int at = visible_before(res, res->n_columns);
+	for (unsigned i = 0; i < term; i++)
+		at += render_needs_text(&res->columns[order.term[i].column]);
+	*kind = RENDER_TEXT;
+	return at;
 }
 
 /* The owner's rows alone, where the resource has an owner. Returns what stands before a further condition. */
@@ -86,7 +117,7 @@ static void raw_columns(struct statement *s, const struct resource *res)
 static void union_of_branches(struct statement *s, const struct resource *res, const struct page *page, unsigned n)
 {
 	statement_lit(s, "SELECT ");
-	select_columns(s, res, VIEW("u."));
+	select_columns(s, res, page->order, VIEW("u."));
 	statement_lit(s, " FROM (");
 	for (unsigned i = 0; i < n; i++) {
 		statement_text(s, i ? VIEW(" UNION ALL (SELECT ") : VIEW("(SELECT "));
@@ -113,7 +144,7 @@ bool page_statement(struct statement *s, struct arena *a, const struct resource 
 		return statement_finish(s);
 	}
 	statement_lit(s, "SELECT ");
-	select_columns(s, res, VIEW("t."));
+	select_columns(s, res, page->order, VIEW("t."));
 	from(s, res);
 	struct view more = owner_condition(s, res, page->owner);
 	if (n == 0) {
@@ -147,7 +178,7 @@ bool item_statement(struct statement *s, struct arena *a, const struct resource 
 {
 	statement_init(s, a);
 	statement_lit(s, "SELECT ");
-	select_columns(s, res, VIEW("t."));
+	select_columns(s, res, (struct order){ .n = 0 }, VIEW("t."));
 	from(s, res);
 	struct view more = owner_condition(s, res, owner);
 	for (unsigned i = 0; i < res->n_key; i++) {
@@ -182,30 +213,25 @@ void page_begin(struct page_writer *w, struct buf *body)
 	int got = rows_count(w->rows);
 	w->n = got > w->page->limit ? w->page->limit : got;
 	w->at = 0;
+	w->cursor_too_long = false;
 	buf_lit(body, "{\"data\":[");
 }
 
-/* The result column in which a column of the resource stands: hidden ones are not selected. */
-static int result_column(const struct resource *res, unsigned column)
-{
-	int at = 0;
-	for (unsigned i = 0; i < column; i++)
-		at += !res->columns[i].hidden;
-	return at;
-}
-
+/* Of the last row written. */
 static void put_cursor(struct page_writer *w, struct buf *body)
 {
-	struct buf json = BUF(1 << 20);
-	for (unsigned i = 0; i < w->page->order.n; i++) {
-		unsigned column = w->page->order.term[i].column;
-		const struct column *c = &w->resource->columns[column];
+	struct order order = w->page->order;
+	struct buf json = BUF(CURSOR_BYTES_MAX / 4 * 3);
+	for (unsigned i = 0; i < order.n; i++) {
+		enum render_kind kind;
+		int at = order_column(w->resource, order, i, &kind);
 		buf_putc(&json, i ? ',' : '{');
-		json_string(&json, c->name);
+		json_string(&json, w->resource->columns[order.term[i].column].name);
 		buf_putc(&json, ':');
-		render_value(&json, render_kind(c), rows_value(w->rows, w->at - 1, result_column(w->resource, column)));
+		render_value(&json, kind, rows_value(w->rows, w->at - 1, at));
 	}
 	buf_putc(&json, '}');
+	w->cursor_too_long = buf_failed(&json) || order.n > CURSOR_TERMS_MAX;
 	buf_putc(body, '"');
 	base64url_put(body, buf_view(&json));
 	buf_putc(body, '"');

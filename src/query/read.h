@@ -31,13 +31,18 @@ struct shape {
 /* The visible columns of the resource in their order. False: the arena is full. */
 bool shape_of(struct arena *, const struct resource *, struct shape *) MUST_CHECK;
 
-/* Appends the visible columns, as shape_of() describes them, then nothing else. */
-void select_columns(struct statement *, const struct resource *, struct view qualifier);
+/* Appends the visible columns, as shape_of() describes them; behind them, once more as text, those of the order that
+ * render_needs_text(). */
+void select_columns(struct statement *, const struct resource *, struct order, struct view qualifier);
+
+/* Where a column of the order stands in such a result, in a form that PostgreSQL reads back, and what form it is. */
+int order_column(const struct resource *, struct order, unsigned term, enum render_kind *);
 
 /* One row more than the limit is asked for: it tells whether there is more. False: the arena is full. */
 bool page_statement(struct statement *, struct arena *, const struct resource *, const struct page *) MUST_CHECK;
 
-/* key has one value for each key column. False: the arena is full, or a value cannot be one of its column. */
+/* key has one value for each key column. False: the arena is full, or a value cannot be one of its column. Selects the
+ * visible columns alone. */
 bool item_statement(struct statement *, struct arena *, const struct resource *, const struct view *key,
                     struct view owner) MUST_CHECK;
 
@@ -49,6 +54,7 @@ struct page_writer {
 	const struct rows *rows;
 	int n, at;       /* rows that belong to the page, written so far */
 	size_t max_bytes; /* the page ends early at this size: what is left is the next page's */
+	bool cursor_too_long; /* there is more, but no cursor can say where: the body is not to be sent */
 };
 
 void page_begin(struct page_writer *, struct buf *body);

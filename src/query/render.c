@@ -8,8 +8,8 @@
 /* OIDs of PostgreSQL's own types never change (pg_type.dat). */
 enum {
 	OID_BOOL = 16, OID_NAME = 19, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 23, OID_TEXT = 25, OID_JSON = 114,
-	OID_BPCHAR = 1042, OID_VARCHAR = 1043, OID_DATE = 1082, OID_TIMESTAMP = 1114, OID_TIMESTAMPTZ = 1184,
-	OID_NUMERIC = 1700, OID_UUID = 2950, OID_JSONB = 3802,
+	OID_FLOAT4 = 700, OID_FLOAT8 = 701, OID_BPCHAR = 1042, OID_VARCHAR = 1043, OID_DATE = 1082,
+	OID_TIMESTAMP = 1114, OID_TIMESTAMPTZ = 1184, OID_NUMERIC = 1700, OID_UUID = 2950, OID_JSONB = 3802,
 };
 
 enum render_kind render_kind(const struct column *c)
@@ -44,6 +44,15 @@ void render_select(struct statement *s, const struct column *c, struct view qual
 	statement_text(s, c->quoted);
 	if (convert)
 		statement_lit(s, ")");
+}
+
+bool render_needs_text(const struct column *c)
+{
+	enum render_kind kind = render_kind(c);
+	if (kind != RENDER_RAW)
+		return kind == RENDER_JSONB;
+	/* The text of an address gets a mask that its JSON has not ("10.0.0.1/32"). */
+	return c->base_oid != OID_FLOAT4 && c->base_oid != OID_FLOAT8 && c->category != 'I';
 }
 
 /* --- numbers --- */
@@ -325,7 +334,7 @@ void render_value(struct buf *b, enum render_kind kind, struct view v)
 	}
 }
 
-/* A JSON string that to_json() made is unquoted; what it escaped stays escaped, as no type of ours does it in a key. */
+/* A JSON string that to_json() made, of characters that need no escape: see render_needs_text(). */
 static struct view unquoted(struct view v)
 {
 	return v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"' ? view_make(v.p + 1, v.n - 2) : v;

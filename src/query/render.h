@@ -33,6 +33,10 @@ enum render_kind render_kind(const struct column *);
 /* Appends the column as it is to be selected, of the table that `qualifier` names ("t." or empty). */
 void render_select(struct statement *, const struct column *, struct view qualifier);
 
+/* True where PostgreSQL does not read back what the JSON says: arrays, jsonb, and types that bring a cast to json of
+ * their own. In a cursor or a path such a value stands as PostgreSQL's text of it, selected beside its JSON. */
+bool render_needs_text(const struct column *);
+
 /* Appends the value as JSON; absent is null. A value of a length that its type cannot have is null, too. */
 void render_value(struct buf *, enum render_kind, struct view value);
 

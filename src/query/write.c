@@ -23,14 +23,34 @@ static enum status check_members(struct arena *a, const struct resource *res, co
 	return OK;
 }
 
+/* Of an object that has passed check_members(): no longer than the table is wide. */
 static bool same_members(const struct json *a, const struct json *b)
 {
 	if (a->n_children != b->n_children)
 		return false;
-	for (const struct json *m = a->child; m; m = m->next)
-		if (!json_member(b, m->name))
+	const struct json *at = b->child; /* in the same order they cost one comparison each */
+	for (const struct json *m = a->child; m; m = m->next, at = at->next)
+		if (!view_eq(at->name, m->name) && !json_member(b, m->name))
 			return false;
 	return true;
+}
+
+static enum status check_rows(struct arena *a, const struct resource *res, const struct json *first, struct view *detail)
+{
+	for (const struct json *o = first; o; o = o->next) {
+		if (o->kind != JSON_OBJECT) {
+			*detail = VIEW("The body has to be an object or an array of objects.");
+			return ERR_INVALID_BODY;
+		}
+		enum status st = o == first ? check_members(a, res, o, detail) : OK;
+		if (st != OK)
+			return st;
+		if (o != first && !same_members(first, o)) {
+			*detail = VIEW("All objects have to have the same members.");
+			return ERR_INVALID_BODY;
+		}
+	}
+	return OK;
 }
 
 enum status insert_parse(struct arena *a, const struct resource *res, struct view body, struct insert *in,
@@ -45,23 +65,16 @@ enum status insert_parse(struct arena *a, const struct resource *res, struct vie
 		*detail = VIEW("The array is empty: there is nothing to insert.");
 		return ERR_INVALID_BODY;
 	}
-	for (const struct json *o = first; o; o = doc->kind == JSON_ARRAY ? o->next : NULL) {
-		if (o->kind != JSON_OBJECT) {
-			*detail = VIEW("The body has to be an object or an array of objects.");
-			return ERR_INVALID_BODY;
-		}
-		if (!same_members(first, o)) {
-			*detail = VIEW("All objects have to have the same members.");
-			return ERR_INVALID_BODY;
-		}
-	}
+	enum status st = check_rows(a, res, first, detail);
+	if (st != OK)
+		return st;
 	if (doc->kind == JSON_ARRAY && first->n_children == 0) {
 		*detail = VIEW("The objects of an array need at least one member.");
 		return ERR_INVALID_BODY;
 	}
 	in->body = doc;
 	in->many = doc->kind == JSON_ARRAY;
-	return check_members(a, res, first, detail);
+	return OK;
 }
 
 static void put_names(struct statement *s, const struct resource *res, const struct json *o, struct view prefix)
@@ -72,6 +85,26 @@ static void put_names(struct statement *s, const struct resource *res, const str
 		statement_text(s, prefix);
 		statement_text(s, resource_column(res, m->name)->quoted);
 	}
+}
+
+/* The document as a table of the members that it has, each of its column's type. Not json_populate_record(NULL::table):
+ * that runs the columns which are not in the document through their types, too, and a domain that is NOT NULL then
+ * refuses a row whose column has a default. */
+static void from_document(struct statement *s, const struct resource *res, const struct insert *in,
+                          const struct json *first)
+{
+	statement_text(s, in->many ? VIEW(" FROM pg_catalog.json_to_recordset(") : VIEW(" FROM pg_catalog.json_to_record("));
+	statement_param(s, in->body->text, JSON_OID);
+	statement_lit(s, ") AS j(");
+	for (const struct json *m = first->child; m; m = m->next) {
+		const struct column *c = resource_column(res, m->name);
+		if (m != first->child)
+			statement_lit(s, ", ");
+		statement_text(s, c->quoted);
+		statement_lit(s, " ");
+		statement_text(s, c->type);
+	}
+	statement_lit(s, ")");
 }
 
 bool insert_statement(struct statement *s, struct arena *a, const struct resource *res, const struct insert *in,
@@ -98,16 +131,12 @@ bool insert_statement(struct statement *s, struct arena *a, const struct resourc
 			statement_text(s, comma);
 			statement_param(s, owner, res->columns[res->owner].base_oid);
 		}
-		statement_text(s, in->many ? VIEW(" FROM pg_catalog.json_populate_recordset(NULL::")
-		                           : VIEW(" FROM pg_catalog.json_populate_record(NULL::"));
-		statement_text(s, res->relation);
-		statement_lit(s, ", ");
-		statement_param(s, in->body->text, JSON_OID);
-		statement_lit(s, ") j");
+		if (first->child)
+			from_document(s, res, in, first);
 	}
 	if (in->returning) {
 		statement_lit(s, " RETURNING ");
-		select_columns(s, res, VIEW("t."));
+		select_columns(s, res, (struct order){ res->order, res->n_order }, VIEW("t."));
 	}
 	return statement_finish(s);
 }

@@ -22,7 +22,7 @@ enum status insert_parse(struct arena *, const struct resource *, struct view bo
                          struct view *detail) MUST_CHECK;
 
 /* One statement for all rows; the document itself is the parameter, so that PostgreSQL reads numbers from their own
- * digits. RETURNING the visible columns, as shape_of() describes them. owner: the tenant that the rows are to belong
+ * digits. RETURNING what select_columns() selects for the default order. owner: the tenant that the rows are to belong
  * to, where the resource has an owner column. False: the arena is full. */
 bool insert_statement(struct statement *, struct arena *, const struct resource *, const struct insert *,
                       struct view owner) MUST_CHECK;
