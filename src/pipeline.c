@@ -6,10 +6,8 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/log.h"
-#include "gate/apikey.h"
 #include "http/media.h"
 #include "http/problem.h"
 #include "watcher.h"
@@ -115,150 +113,6 @@ static enum next step_catalog(struct exchange *ex)
 	if (!pool_reachable(s->pool, NULL))
 		return problem(ex, ERR_UNAVAILABLE, VIEW_NONE);
 	watcher_wait(s->watcher, ex);
-	return WAIT;
-}
-
-/* --- identify --- */
-
-/* The key as sent, absent without one. ERR_INVALID_HEADER when two headers disagree or are not a key's form. */
-static enum status key_text(const struct request *req, struct view *text)
-{
-	struct view bearer = req->header[HEADER_AUTHORIZATION], plain = req->header[HEADER_API_KEY];
-	*text = VIEW_NONE;
-	if (bearer.p) {
-		if (bearer.n < 7 || !view_ieq(view_make(bearer.p, 7), VIEW("Bearer ")))
-			return ERR_INVALID_KEY;
-		*text = view_trim(view_skip(bearer, 7));
-	}
-	if (plain.p) {
-		if (text->p && !view_eq(*text, view_trim(plain)))
-			return ERR_INVALID_HEADER;
-		*text = view_trim(plain);
-	}
-	return OK;
-}
-
-static int64_t epoch_us(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-static enum next identified(struct exchange *ex, const struct key_record *r, const struct apikey *key)
-{
-	if (!r->known ||
-	    !apikey_verify(key, r->hash, r->secret_until_us, r->n_secrets, epoch_us()) ||
-	    (r->expires_us && r->expires_us <= epoch_us()))
-		return problem(ex, ERR_INVALID_KEY, VIEW_NONE);
-	ex->principal = (struct principal){
-		.has_key = true,
-		.key_id = arena_copy(ex->arena, key->id),
-		.role = arena_copy(ex->arena, r->has_role ? view_of(r->role) : VIEW_NONE),
-		.tenant = arena_copy(ex->arena, r->has_tenant ? view_of(r->tenant) : VIEW_NONE),
-	};
-	return arena_full(ex->arena) ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : NEXT;
-}
-
-static void key_ask(struct exchange *ex, struct view id)
-{
-	statement_init(&ex->statement, ex->arena);
-	statement_lit(&ex->statement, "SELECT k.role, k.name, k.tenant, k.expires_at, k.secret_expires_at, k.secret_hashes"
-	                              " FROM composure.key_lookup(");
-	statement_param(&ex->statement, id, 25);
-	statement_lit(&ex->statement, ") k");
-	exchange_query(ex, false);
-}
-
-static bool copy_text(struct view v, char *out, size_t size)
-{
-	if (!v.p)
-		return false;
-	size_t n = v.n < size - 1 ? v.n : size - 1;
-	memcpy(out, v.p, n);
-	out[n] = '\0';
-	return true;
-}
-
-/* An array in binary format: dimensions, has-null flag, element type, length and lower bound; then length and bytes of
- * each element (array_send). One dimension without NULLs, else it reads as empty. */
-static struct view array_items(struct view v, int64_t *n)
-{
-	*n = 0;
-	if (v.n < 20 || rows_int(view_make(v.p, 4)) != 1 || rows_int(view_make(v.p + 4, 4)) != 0)
-		return VIEW_NONE;
-	*n = rows_int(view_make(v.p + 12, 4));
-	return view_skip(v, 20);
-}
-
-static bool array_next(struct view *rest, struct view *item)
-{
-	if (rest->n < 4)
-		return false;
-	int64_t n = rows_int(view_make(rest->p, 4));
-	*rest = view_skip(*rest, 4);
-	if (n < 0 || (size_t)n > rest->n)
-		return false;
-	*item = view_make(rest->p, (size_t)n);
-	*rest = view_skip(*rest, (size_t)n);
-	return true;
-}
-
-static void key_secrets(struct key_record *r, struct view hashes, struct view expiries)
-{
-	int64_t n, m;
-	struct view hash, until, h = array_items(hashes, &n), e = array_items(expiries, &m);
-	while (r->n_secrets < KEY_SECRETS_MAX && array_next(&h, &hash) && array_next(&e, &until)) {
-		if (hash.n != SHA256_BYTES)
-			continue;
-		memcpy(r->hash[r->n_secrets], hash.p, SHA256_BYTES);
-		r->secret_until_us[r->n_secrets++] = rows_int(until);
-	}
-}
-
-static void key_read(const struct exchange *ex, struct view id, struct key_record *r)
-{
-	*r = (struct key_record){ .known = false };
-	memcpy(r->id, id.p, sizeof r->id);
-	if (!ex->rows || rows_count(ex->rows) != 1 || rows_columns(ex->rows) != 6)
-		return;
-	r->known = true;
-	r->has_role = copy_text(rows_value(ex->rows, 0, 0), r->role, sizeof r->role);
-	copy_text(rows_value(ex->rows, 0, 1), r->name, sizeof r->name);
-	struct view tenant = rows_value(ex->rows, 0, 2);
-	r->has_tenant = copy_text(tenant, r->tenant, sizeof r->tenant);
-	if (tenant.n >= sizeof r->tenant)
-		r->known = false; /* a cut tenant would be another one */
-	r->expires_us = rows_int(rows_value(ex->rows, 0, 3));
-	key_secrets(r, rows_value(ex->rows, 0, 5), rows_value(ex->rows, 0, 4));
-}
-
-static enum next step_identify(struct exchange *ex)
-{
-	struct service *s = ex->service;
-	struct view text;
-	struct apikey key;
-	enum status st = key_text(&ex->request, &text);
-	if (st != OK)
-		return problem(ex, st, st == ERR_INVALID_HEADER ? VIEW("Two different API keys were sent.") : VIEW_NONE);
-	if (!text.p) {
-		ex->principal.role = ex->catalog->anonymous_role;
-		return NEXT;
-	}
-	if (!apikey_parse(text, ex->catalog->secret, &key))
-		return problem(ex, ERR_INVALID_KEY, VIEW_NONE);
-	if (ex->query_done) {
-		if (ex->query_status != OK)
-			return query_problem(ex);
-		struct key_record r;
-		key_read(ex, key.id, &r);
-		keycache_put(s->keys, &r, loop_now_us(s->loop));
-		return identified(ex, &r, &key);
-	}
-	const struct key_record *r = keycache_get(s->keys, key.id, loop_now_us(s->loop));
-	if (r)
-		return identified(ex, r, &key);
-	key_ask(ex, key.id);
 	return WAIT;
 }
 
@@ -413,7 +267,7 @@ static const struct step {
 	{ "parse", step_parse },       /* parameters -> request, or 400, 413, 414, 501 */
 	{ "probe", step_probe },       /* /healthz, /readyz end here */
 	{ "catalog", step_catalog },   /* what is exposed; waits for it once, at the worker's start */
-	{ "identify", step_identify }, /* API key -> principal, or 401 */
+	{ "identify", identify }, /* API key -> principal, or 401 */
 	{ "route", step_route },       /* path and method -> resource and operation, or 404, 405, 406, 401, 403 */
 	{ "receive", step_receive },   /* the body, or 413, 415, 400 */
 	{ "ask", step_ask },           /* operation -> statement, on its way */
@@ -555,7 +409,7 @@ void exchange_query(struct exchange *ex, bool write)
 		loop_defer(s->loop, &ex->resume);
 		return;
 	}
-	bool ours = steps[ex->step].run == step_identify;
+	bool ours = steps[ex->step].run == identify;
 	ex->query = (struct query){
 		.statement = &ex->statement,
 		.session = {
