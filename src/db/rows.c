@@ -52,3 +52,36 @@ int64_t rows_int(struct view v)
 		u = (u << 8) | (unsigned char)v.p[i];
 	return (int64_t)u;
 }
+
+/* array_send(): dimensions, whether there are NULLs, element type; length and lower bound of each dimension; then length
+ * and bytes of each element. */
+int rows_array(struct view *value)
+{
+	struct view v = *value;
+	if (!v.p || v.n < 12 || rows_int(view_make(v.p + 4, 4)) != 0)
+		return -1;
+	int64_t dimensions = rows_int(view_make(v.p, 4));
+	if (dimensions == 0) {
+		*value = view_skip(v, 12);
+		return 0;
+	}
+	if (dimensions != 1 || v.n < 20)
+		return -1;
+	int64_t n = rows_int(view_make(v.p + 12, 4));
+	if (n < 0 || (uint64_t)n > (v.n - 20) / 4)
+		return -1;
+	*value = view_skip(v, 20);
+	return (int)n;
+}
+
+bool rows_array_next(struct view *rest, struct view *element)
+{
+	if (rest->n < 4)
+		return false;
+	int64_t n = rows_int(view_make(rest->p, 4));
+	if (n < 0 || (uint64_t)n > rest->n - 4)
+		return false;
+	*element = view_make(rest->p + 4, (size_t)n);
+	*rest = view_skip(*rest, 4 + (size_t)n);
+	return true;
+}

@@ -24,6 +24,11 @@ int64_t rows_affected(const struct rows *);
 /* Big-endian integers as binary format has them; the view must have that many bytes, else 0. */
 int64_t rows_int(struct view value);
 
+/* How many elements an array in binary format has; *value is left as what rows_array_next() takes them from. -1 when it
+ * is NULL, or no array of one dimension without NULLs. Lengths are checked against the view. */
+int rows_array(struct view *value);
+bool rows_array_next(struct view *rest, struct view *element);
+
 /* What PostgreSQL said was wrong. The views are valid during the callback only. */
 struct db_error {
 	char sqlstate[6];          /* "" when the connection failed without one */
