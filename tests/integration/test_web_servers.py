@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from harness import servers
 from harness.process import wait_until
 
 PEOPLE = "/api/users?limit=50&cursor=eyJpZCI6MTI4fQ"
@@ -99,6 +100,21 @@ def test_head_has_the_headers_of_get_and_no_body(client):
     head, get = client.request("HEAD", PEOPLE), client.get(PEOPLE)
     assert head.status == 200 and head.body == b""
     assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+def test_an_account_on_a_shared_host_serves_by_plain_cgi(running, new_home, database):
+    if not servers.available("apache2"):
+        pytest.skip("apt-get install apache2")
+    server = servers.shared_host(new_home, "host", database.worker_dsn)
+    running.append(server)
+    client = server.client(database.keys["demo"])
+    page = client.get(PEOPLE)
+    assert page.status == 200 and page.json["data"][0]["id"] == 129
+    made = client.post("/api/payments", {"user_id": 9, "amount": 3, "currency": "EUR"}, headers={"Idempotency-Key": "cgi"})
+    assert made.status == 201, made
+    assert client.get("/api/nothing").json["code"] == "not_found"
+    assert client.get("/healthz", key="").status == 200
+    assert b"Composure" in client.get("/", key="").body
 
 
 class Traffic:

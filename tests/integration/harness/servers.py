@@ -187,5 +187,39 @@ TypesConfig /dev/null
     return Server(process, port, folder / "error.log")
 
 
+def shared_host(home, name, dsn):
+    """An account on a shared host: Apache that leaves all to www/.htaccess, the program started as plain CGI."""
+    port = free_port()
+    folder = home.folder(name)
+    docroot = home.copy(SOURCE / "www", f"{name}/public_html")
+    settings = home.file(f"{name}/composure.conf", f"dsn = {dsn}\nlog = none\n")
+    wrapper = docroot / "api.fcgi"
+    text = wrapper.read_text()
+    for old, new in (("$HOME/composure.conf", settings), ("$HOME/bin/composure", home.copy(BINARY))):
+        assert old in text
+        text = text.replace(old, str(new))
+    wrapper.write_text(text)
+    load = "\n".join(f"LoadModule {module}_module {MODULES}/mod_{module}.so" for module in (
+        "mpm_event", "authz_core", "dir", "mime", "rewrite", "setenvif", "cgid"))
+    conf = home.file(f"{name}/apache.conf", f"""
+ServerRoot {folder}
+ServerName localhost
+Listen 127.0.0.1:{port}
+PidFile {folder}/apache.pid
+DefaultRuntimeDir {folder}
+ErrorLog {folder}/error.log
+{load}
+ScriptSock {folder}/cgid
+TypesConfig /dev/null
+DocumentRoot {docroot}
+<Directory {docroot}>
+Require all granted
+AllowOverride All
+</Directory>
+""")
+    process = Process(home, f"{name}.process", ["/usr/sbin/apache2", "-D", "FOREGROUND", "-f", conf])
+    return Server(process, port, folder / "error.log")
+
+
 def available(program):
     return any(os.access(f"/{folder}/{program}", os.X_OK) for folder in ("usr/sbin", "usr/bin"))
