@@ -40,6 +40,7 @@ CREATE UNLOGGED TABLE composure.feed_epoch (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   id uuid NOT NULL DEFAULT gen_random_uuid(),
   since timestamptz NOT NULL DEFAULT clock_timestamp(),
+  born xid8 NOT NULL DEFAULT pg_current_xact_id(),
   gone xid8 NOT NULL DEFAULT '0'
 ) WITH (
   vacuum_truncate = off,
@@ -47,6 +48,8 @@ CREATE UNLOGGED TABLE composure.feed_epoch (
   autovacuum_vacuum_threshold = 500
 );
 COMMENT ON TABLE composure.feed_epoch IS 'One row, or none after a crash: the feed since when nothing in it was lost';
+COMMENT ON COLUMN composure.feed_epoch.born IS
+  'Transactions before this one may have lost their rows: prepared ones outlive the crash that empties the feed';
 COMMENT ON COLUMN composure.feed_epoch.gone IS
   'Rows that a snapshot with this xmax saw may have been deleted: a snapshot whose xmax is above it saw them too';
 
@@ -196,7 +199,8 @@ SET plan_cache_mode = force_generic_plan
 SET jit = off
 AS $f$
 BEGIN
-  -- One statement: the snapshot that is returned is the one by which the rows were read.
+  -- One statement: the snapshot that is returned is the one by which the rows were read. @all: a transaction ended
+  -- that was prepared before the crash that emptied the feed.
   RETURN QUERY
   WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)
   SELECT s.now::text, e.epoch, e.gone::text, NULL::text, NULL::text[]
@@ -205,6 +209,10 @@ BEGIN
            SELECT concat_ws('.', f.id, f.tableoid, d.oid, extract(epoch FROM pg_postmaster_start_time())) AS epoch, f.gone
              FROM composure.feed_epoch f, pg_database d WHERE f.one AND d.datname = current_database()) e
          ON e.gone < pg_snapshot_xmax(s.now)
+  UNION ALL
+  SELECT NULL, NULL, NULL, '@all', NULL
+    FROM s JOIN composure.feed_epoch f ON f.one
+   WHERE EXISTS (SELECT FROM pg_snapshot_xip(previous) x WHERE x < f.born AND pg_visible_in_snapshot(x, s.now))
   UNION ALL
   (SELECT NULL, NULL, NULL, c.resource, c.keys
      FROM s CROSS JOIN LATERAL (
