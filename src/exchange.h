@@ -45,6 +45,9 @@ struct service {
 	struct exchange *spare;      /* ended ones, kept for the next */
 	struct exchange *waiting;    /* for the catalog */
 	unsigned n_exchanges;        /* running */
+	uint64_t catalog_serial;     /* which publication `catalog` is */
+	bool brief;                  /* plain CGI: nobody will tell us of changes, so what is known is checked first */
+	void (*orphaned)(struct service *); /* the shared files are gone from their place; may be NULL */
 };
 
 /* Who asks. Views lie in the exchange's arena. */
@@ -85,6 +88,7 @@ struct exchange {
 	const struct resource *resource;
 	enum operation operation;
 	struct view *key;            /* of an item: a value for each key column */
+	bool waited;                 /* for the catalog, once */
 	bool reloaded;               /* the catalog was read anew for this request once */
 
 	/* The one query that is out, and what came of it. Its error is copied: a result's own is gone by then. */

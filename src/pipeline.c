@@ -106,12 +106,18 @@ static enum next step_catalog(struct exchange *ex)
 	struct service *s = ex->service;
 	if (ex->catalog)
 		return NEXT;
-	if (s->catalog) {
+	watcher_catalog(s->watcher);
+	/* Nobody will tell a plain CGI process of changes: what the host has not confirmed lately, it asks for itself. */
+	bool sure = !s->brief || watcher_sees(s->watcher) || ex->waited;
+	if (s->catalog && sure) {
 		ex->catalog = catalog_ref(s->catalog);
 		return NEXT;
 	}
 	if (!pool_reachable(s->pool, NULL))
 		return problem(ex, ERR_UNAVAILABLE, VIEW_NONE);
+	if (!sure)
+		watcher_reload(s->watcher);
+	ex->waited = true;
 	watcher_wait(s->watcher, ex);
 	return WAIT;
 }

@@ -1,3 +1,5 @@
+/* The one hard fact: the state of the catalog is asked for before the catalog itself. So what is published under a state
+ * is at least as new as that, and a change in between shows as another state at the next look. */
 #include "config.h"
 
 #include "watcher.h"
@@ -6,29 +8,50 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "cache/generation.h"
+#include "db/feed.h"
 #include "exchange.h"
 
-enum { POLL_US = 200000, QUERY_US = 5000000, STATE_MAX = 512 };
+enum {
+	TICK_US = 20000,
+	STATE_US = 1000000, /* between looks at what changes without a row of ours: grants, columns, policies */
+	QUERY_US = 5000000,
+	RETRY_US = 200000,
+	BLIND_MS = 5000,
+	CATALOG_BYTES = 64 << 20,
+};
 
 struct watcher {
 	struct service *service;
-	struct timer poll;
+	struct timer tick;
 	struct arena *arena;
 	struct statement state_sql, catalog_sql;
-	struct query query;
+	struct feed *feed;
+	bool holding;            /* the watch is ours */
+
+	struct query query;      /* of state or catalog */
 	struct rows *rows;
-	bool out;          /* a query is on its way */
-	bool reading;      /* it is the catalog's */
-	bool reload;       /* read it whatever the state says */
-	char state[STATE_MAX], next_state[STATE_MAX];
+	bool out;                /* it is on its way */
+	bool reading;            /* it is the catalog's */
+	bool wanted;             /* read the catalog whatever its state says */
+	int64_t next_state_us;   /* when to look at the state again */
+	int64_t next_round_us;   /* when to look after files, slots and locks again */
+	struct buf state;        /* of the question that is out */
+	struct buf text, tag;    /* of the publication being read */
 	char why[256];
 };
 
-static void ask(struct watcher *);
+static void ask(struct watcher *, bool catalog);
 
 struct view watcher_why(const struct watcher *w)
 {
 	return view_of(w->why[0] ? w->why : "The catalog has not been read yet.");
+}
+
+bool watcher_sees(const struct watcher *w)
+{
+	int64_t beat = watch_heartbeat_ms(w->service->watch);
+	return beat && watch_clock_ms() - beat < BLIND_MS;
 }
 
 /* --- those who wait --- */
@@ -57,41 +80,55 @@ void watcher_unwait(struct watcher *w, struct exchange *ex)
 	ex->in_waiting = false;
 }
 
+/* Those who go on waiting put themselves into the list anew; each may end another one. */
 static void resume_all(struct watcher *w)
 {
 	struct service *s = w->service;
-	/* Those who go on waiting put themselves into the list anew. */
-	struct exchange *all = s->waiting;
-	s->waiting = NULL;
-	for (struct exchange *ex = all; ex; ex = ex->link)
-		ex->in_waiting = false;
-	while (all) {
-		struct exchange *ex = all;
-		all = ex->link;
-		exchange_resume(ex);
+	unsigned n = 0;
+	for (const struct exchange *ex = s->waiting; ex; ex = ex->link)
+		n++;
+	for (; n && s->waiting; n--) {
+		struct exchange *last = s->waiting;
+		while (last->link)
+			last = last->link;
+		watcher_unwait(w, last);
+		exchange_resume(last);
 	}
 }
 
-/* --- polling --- */
+/* --- the catalog that is published --- */
 
-static void again_in(struct watcher *w, int64_t us)
+void watcher_catalog(struct watcher *w)
 {
-	loop_timer_set(w->service->loop, &w->poll, loop_now_us(w->service->loop) + us);
+	struct service *s = w->service;
+	if (published_serial(s->published) == s->catalog_serial)
+		return;
+	const char *why = "";
+	uint64_t serial;
+	buf_clear(&w->text);
+	buf_clear(&w->tag);
+	if (!published_read(s->published, &w->text, &w->tag, &serial))
+		return; /* it is being written: the next look will find it */
+	struct catalog *fresh = catalog_parse(buf_view(&w->text), &why);
+	if (fresh) {
+		catalog_unref(s->catalog);
+		s->catalog = fresh;
+		w->why[0] = '\0';
+	} else {
+		(void)snprintf(w->why, sizeof w->why, "%s", why);
+		log_error("%s", w->why);
+	}
+	s->catalog_serial = serial;
 }
 
-static void on_poll(struct timer *t)
-{
-	struct watcher *w = CONTAINER_OF(t, struct watcher, poll);
-	if (!w->out)
-		ask(w);
-}
+/* --- reading state and catalog --- */
 
 static void failed(struct watcher *w, enum status status, const struct db_error *error)
 {
 	struct view why = VIEW_NONE;
 	(void)pool_reachable(w->service->pool, &why);
-	if (error && strcmp(error->sqlstate, "3F000") == 0)
-		why = VIEW("The database has no schema \"composure\": run psql -f sql/migrate.sql.");
+	if (error && (strcmp(error->sqlstate, "3F000") == 0 || strcmp(error->sqlstate, "42883") == 0))
+		why = VIEW("The schema \"composure\" is missing or too old: run psql -f sql/migrate.sql.");
 	else if (error && error->sqlstate[0])
 		why = error->message;
 	char before[sizeof w->why];
@@ -101,28 +138,51 @@ static void failed(struct watcher *w, enum status status, const struct db_error 
 		log_warn("the catalog cannot be read: %s", w->why);
 }
 
-static void take_catalog(struct watcher *w)
+static struct view only_value(const struct watcher *w)
 {
-	const char *why = "";
-	struct view json = rows_count(w->rows) == 1 ? rows_value(w->rows, 0, 0) : VIEW_NONE;
+	return w->rows && rows_count(w->rows) == 1 ? rows_value(w->rows, 0, 0) : VIEW_NONE;
+}
+
+static void publish(struct watcher *w)
+{
+	struct service *s = w->service;
+	struct view json = only_value(w);
+	const char *why;
+	/* What this build cannot read is not published: the others would fail on it one by one. */
 	struct catalog *fresh = catalog_parse(json, &why);
 	if (!fresh) {
 		(void)snprintf(w->why, sizeof w->why, "%s", why);
 		log_error("%s", w->why);
 		return;
 	}
-	catalog_unref(w->service->catalog);
-	w->service->catalog = fresh;
-	memcpy(w->state, w->next_state, sizeof w->state);
-	w->why[0] = '\0';
-	keycache_invalidate(w->service->keys, VIEW_NONE);
-	log_debug("catalog %lld: %u resources", (long long)fresh->version, fresh->n_resources);
+	catalog_unref(fresh);
+	(void)published_repair(s->published, s->region);
+	if (published_write(s->published, s->region, json, buf_view(&w->state)))
+		w->wanted = false;
+	else
+		log_warn("the catalog cannot be published: it is larger than there is room for, or being written");
+	watcher_catalog(w);
+}
+
+/* The state that the published catalog has; absent when nothing is published. */
+static struct view published_state(struct watcher *w)
+{
+	uint64_t serial;
+	buf_clear(&w->text);
+	buf_clear(&w->tag);
+	return published_read(w->service->published, &w->text, &w->tag, &serial) ? buf_view(&w->tag) : VIEW_NONE;
 }
 
 static void take_state(struct watcher *w)
 {
-	struct view v = rows_count(w->rows) == 1 ? rows_value(w->rows, 0, 0) : VIEW_NONE;
-	(void)snprintf(w->next_state, sizeof w->next_state, "%.*s", VIEW_ARG(v));
+	struct view now = only_value(w), before = published_state(w);
+	bool changed = !before.p || !view_eq(before, now);
+	buf_clear(&w->state);
+	buf_view_put(&w->state, now);
+	if (changed && before.p)
+		generation_bump_all(w->service->watch); /* whoever may see what may have changed with it */
+	if (changed || w->wanted)
+		ask(w, true);
 }
 
 static void on_rows(struct query *q, struct rows *rows)
@@ -136,69 +196,176 @@ static void on_done(struct query *q, enum status status, const struct db_error *
 {
 	struct watcher *w = CONTAINER_OF(q, struct watcher, query);
 	bool was_reading = w->reading;
+	int64_t now = loop_now_us(w->service->loop);
 	w->out = w->reading = false;
+	w->next_state_us = now + STATE_US;
 	if (status != OK) {
 		failed(w, status, error);
+		w->next_state_us = now + RETRY_US;
 	} else if (was_reading) {
-		take_catalog(w);
+		publish(w);
 	} else {
 		take_state(w);
-		if (w->reload || !w->service->catalog || strcmp(w->state, w->next_state) != 0) {
-			w->reload = false;
-			w->reading = true;
-			ask(w);
-			return;
-		}
 	}
+	if (w->out)
+		return;
 	rows_free(w->rows);
 	w->rows = NULL;
-	again_in(w, POLL_US);
-	if (was_reading || status != OK)
-		resume_all(w);
+	resume_all(w);
 }
 
-static void ask(struct watcher *w)
+static void ask(struct watcher *w, bool catalog)
 {
 	struct service *s = w->service;
+	if (w->out)
+		return;
 	w->query = (struct query){
-		.statement = w->reading ? &w->catalog_sql : &w->state_sql,
+		.statement = catalog ? &w->catalog_sql : &w->state_sql,
 		.session = { .search_path = view_of(s->settings->search_path) },
 		.deadline_us = loop_now_us(s->loop) + QUERY_US,
 		.rows = on_rows,
 		.done = on_done,
 	};
 	w->out = true;
+	w->reading = catalog;
 	pool_submit(s->pool, &w->query);
 }
 
 void watcher_reload(struct watcher *w)
 {
-	w->reload = true;
-	if (!w->out)
-		ask(w);
+	w->wanted = true;
+	ask(w, false);
+}
+
+/* --- the feed --- */
+
+static void on_changed(void *context, struct view resource, const struct view *keys, unsigned n_keys)
+{
+	struct watcher *w = context;
+	struct service *s = w->service;
+	if (view_eq(resource, VIEW("@catalog"))) {
+		watcher_reload(w);
+	} else if (view_eq(resource, VIEW("@key"))) {
+		for (unsigned i = 0; i < n_keys; i++)
+			keycache_invalidate(s->keys, keys[i]);
+		if (n_keys == 0)
+			keycache_invalidate(s->keys, VIEW_NONE);
+	} else if (view_eq(resource, VIEW("@all"))) {
+		generation_bump_all(s->watch);
+		watcher_reload(w);
+	}
+}
+
+static void on_everything(void *context, struct view why)
+{
+	struct watcher *w = context;
+	log_info("everything remembered is out of date: %.*s", VIEW_ARG(why));
+	generation_bump_all(w->service->watch);
+	watcher_reload(w);
+}
+
+static void on_polled(void *context, int64_t asked_us)
+{
+	struct watcher *w = context;
+	int64_t ago_ms = (clock_us() - asked_us + 999) / 1000;
+	watch_beat(w->service->watch, watch_clock_ms() - ago_ms);
+}
+
+static void on_feed_failed(void *context, enum status status, struct view why)
+{
+	(void)context, (void)status, (void)why; /* the heartbeat grows old, which is what everyone looks at */
+}
+
+/* --- rounds --- */
+
+/* What dead workers left: their slots are cleared and the locks they held are made good. */
+static void clear_the_dead(struct service *s)
+{
+	for (unsigned n = 0; n < REGION_SLOTS; n++) {
+		struct slot *slot = region_slot_at(s->region, n);
+		uint32_t pid = atomic_load(&slot->pid);
+		if (!pid || region_slot_alive(s->region, n))
+			continue;
+		atomic_store(&slot->connections, 0);
+		(void)atomic_compare_exchange_strong(&slot->pid, &pid, 0); /* not of one who has just come */
+	}
+	(void)published_repair(s->published, s->region);
+	unsigned sets = keycache_repair(s->keys);
+	if (sets)
+		log_info("a worker died while it wrote: %u sets of the key cache were emptied", sets);
+}
+
+static void every_second(struct watcher *w)
+{
+	struct service *s = w->service;
+	if ((!region_intact(s->region) || !watch_intact(s->watch)) && s->orphaned)
+		s->orphaned(s);
+	if (w->holding)
+		clear_the_dead(s);
+}
+
+static void look_at_watch(struct watcher *w)
+{
+	bool held = w->holding;
+	w->holding = watch_hold(w->service->watch, watch_clock_ms());
+	if (w->holding && !held) {
+		log_debug("this worker has the watch");
+		feed_start(w->feed);
+		w->next_state_us = 0;
+	} else if (!w->holding && held) {
+		feed_stop(w->feed);
+	}
+}
+
+static void on_tick(struct timer *t)
+{
+	struct watcher *w = CONTAINER_OF(t, struct watcher, tick);
+	struct service *s = w->service;
+	int64_t now = loop_now_us(s->loop);
+	look_at_watch(w);
+	if (now >= w->next_round_us) {
+		w->next_round_us = now + STATE_US;
+		every_second(w);
+	}
+	if (w->holding && now >= w->next_state_us)
+		ask(w, false);
+	uint64_t had = s->catalog_serial;
+	watcher_catalog(w);
+	if (s->catalog_serial != had)
+		resume_all(w);
+	loop_timer_set(s->loop, t, now + TICK_US);
+}
+
+/* --- the watcher --- */
+
+static bool statements(struct watcher *w)
+{
+	statement_init(&w->state_sql, w->arena);
+	statement_lit(&w->state_sql, "SELECT composure.catalog_state()");
+	statement_init(&w->catalog_sql, w->arena);
+	statement_lit(&w->catalog_sql, "SELECT composure.catalog()");
+	return statement_finish(&w->state_sql) && statement_finish(&w->catalog_sql);
 }
 
 struct watcher *watcher_create(struct service *s)
 {
 	struct watcher *w = calloc(1, sizeof *w);
-	struct arena *a = arena_create(65536);
-	if (!w || !a) {
-		free(w);
-		arena_destroy(a);
+	if (!w)
 		return NULL;
-	}
+	const struct feed_owner owner = { on_changed, on_everything, on_polled, on_feed_failed, w };
+	const struct feed_options options = { .interval_us = s->settings->feed_interval_ms * 1000 };
 	w->service = s;
-	w->arena = a;
-	w->poll.fire = on_poll;
-	statement_init(&w->state_sql, a);
-	statement_lit(&w->state_sql, "SELECT composure.catalog_state()");
-	statement_init(&w->catalog_sql, a);
-	statement_lit(&w->catalog_sql, "SELECT composure.catalog()");
-	if (!statement_finish(&w->state_sql) || !statement_finish(&w->catalog_sql)) {
+	w->tick.fire = on_tick;
+	w->state = w->tag = BUF(4096);
+	w->text = BUF(CATALOG_BYTES);
+	w->arena = arena_create(65536);
+	w->feed = feed_create(s->loop, s->pool, &options, &owner);
+	if (!w->arena || !w->feed || !statements(w)) {
 		watcher_destroy(w);
 		return NULL;
 	}
-	ask(w);
+	loop_timer_set(s->loop, &w->tick, loop_now_us(s->loop));
+	watcher_catalog(w);
 	return w;
 }
 
@@ -206,10 +373,14 @@ void watcher_destroy(struct watcher *w)
 {
 	if (!w)
 		return;
-	loop_timer_stop(w->service->loop, &w->poll);
+	loop_timer_stop(w->service->loop, &w->tick);
+	feed_destroy(w->feed);
 	if (w->out)
 		pool_abandon(w->service->pool, &w->query);
 	rows_free(w->rows);
 	arena_destroy(w->arena);
+	buf_free(&w->state);
+	buf_free(&w->text);
+	buf_free(&w->tag);
 	free(w);
 }

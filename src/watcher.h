@@ -1,10 +1,13 @@
-/* watcher: keeps the worker's catalog current.
+/* watcher: keeps what the host knows of the database current.
  *
- * Asks several times a second for composure.catalog_state(), a short text, and reads the catalog anew when it changed.
- * While PostgreSQL cannot be reached the catalog in hand stays.
+ * Every worker has one; of all on a host, the one that holds the watch (shm/watch.h) follows the change feed: it adds
+ * to generations, publishes the catalog in the region and frees what dead workers held. The others look, and take the
+ * watch when its holder is gone. While PostgreSQL cannot be reached, what is known stays.
  */
 #ifndef COMPOSURE_WATCHER_H
 #define COMPOSURE_WATCHER_H
+
+#include <stdbool.h>
 
 #include "base/view.h"
 
@@ -16,11 +19,17 @@ struct watcher;
 struct watcher *watcher_create(struct service *);
 void watcher_destroy(struct watcher *);
 
-/* Puts the exchange into the service's waiting list: it is resumed when the catalog was read, or could not be. */
+/* Makes service->catalog what was published last, if it is not already. One load when nothing is new. */
+void watcher_catalog(struct watcher *);
+
+/* Is what the host knows confirmed by the feed, BLIND_MS ago at the most? */
+bool watcher_sees(const struct watcher *);
+
+/* Puts the exchange into the service's waiting list: it is resumed when a catalog was published, or cannot be had. */
 void watcher_wait(struct watcher *, struct exchange *);
 void watcher_unwait(struct watcher *, struct exchange *);
 
-/* Reads the catalog now, whatever its state says. */
+/* Asks for the catalog now: this worker's knowledge proved old. It is read and published whoever has the watch. */
 void watcher_reload(struct watcher *);
 
 /* Why there is no catalog yet, in words for whoever runs the server; never empty. */

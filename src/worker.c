@@ -19,7 +19,7 @@
 #include "http/peer.h"
 #include "watcher.h"
 
-enum { ACCEPT_AT_ONCE = 16, ACCEPT_PAUSE_US = 100000 };
+enum { ACCEPT_AT_ONCE = 16, ACCEPT_PAUSE_US = 100000, LEAVE_TO_OTHERS_US = 2000 };
 
 struct worker {
 	struct service service;
@@ -29,6 +29,7 @@ struct worker {
 	struct peer_owner owner;
 	struct peer_options peer_options;
 	unsigned n_peers;
+	bool waited; /* left a connection to others for a moment: takes the next one whatever they have */
 	bool leaving;
 };
 
@@ -172,22 +173,58 @@ static void on_over(void *context, struct peer *peer)
 	exchange_release(ex);
 }
 
+/* In our slot the number is the others' to see. */
+static void peers_count(struct worker *w, int more)
+{
+	w->n_peers = (unsigned)((int)w->n_peers + more);
+	atomic_store_explicit(&region_slot(w->service.region)->connections, w->n_peers, memory_order_relaxed);
+}
+
 static void on_peer_closed(void *context, struct peer *peer)
 {
 	(void)peer;
 	struct worker *w = context;
-	w->n_peers--;
+	peers_count(w, -1);
 	if (w->leaving && w->n_peers == 0)
 		loop_stop(w->service.loop);
 }
 
 /* --- accepting --- */
 
+/* Not listening for a moment: the socket would be ready all the time. */
+static void pause_accepting(struct worker *w, int64_t us)
+{
+	loop_io_stop(w->service.loop, &w->listener);
+	loop_timer_set(w->service.loop, &w->accept_again, loop_now_us(w->service.loop) + us);
+}
+
+/* Not EPOLLEXCLUSIVE: who leaves a connection to another worker needs that one to be awake. */
+static bool listen_again(struct worker *w)
+{
+	return loop_io_start(w->service.loop, &w->listener, w->listening_fd, LOOP_READ, false) == 0;
+}
+
 static void on_accept_again(struct timer *t)
 {
 	struct worker *w = CONTAINER_OF(t, struct worker, accept_again);
-	if (!w->leaving && loop_io_start(w->service.loop, &w->listener, w->listening_fd, LOOP_READ, true) < 0)
+	w->waited = true;
+	if (!w->leaving && !listen_again(w))
 		loop_timer_set(w->service.loop, t, loop_now_us(w->service.loop) + ACCEPT_PAUSE_US);
+}
+
+/* Does a live worker have fewer connections? Kept ones stay for long, so an uneven start would stay uneven. A slot of
+ * the dead is cleared by the watcher within a second, and until then costs us the wait. */
+static bool another_has_fewer(const struct worker *w)
+{
+	struct region *r = w->service.region;
+	for (unsigned n = 0; n < REGION_SLOTS; n++) {
+		struct slot *s = region_slot_at(r, n);
+		if (s != region_slot(r) && atomic_load_explicit(&s->pid, memory_order_relaxed) &&
+		    !atomic_load_explicit(&s->leaving, memory_order_relaxed) &&
+		    atomic_load_explicit(&s->connections, memory_order_relaxed) < w->n_peers)
+			return true;
+	}
+	return false;
 }
 
 static void on_listener(struct io *io, unsigned events)
@@ -195,22 +232,49 @@ static void on_listener(struct io *io, unsigned events)
 	(void)events;
 	struct worker *w = CONTAINER_OF(io, struct worker, listener);
 	for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
+		if (!w->waited && another_has_fewer(w)) {
+			pause_accepting(w, LEAVE_TO_OTHERS_US);
+			return;
+		}
+		w->waited = false;
 		int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
-			w->n_peers += peer_create(w->service.loop, fd, &w->owner, &w->peer_options) != NULL;
+			if (peer_create(w->service.loop, fd, &w->owner, &w->peer_options))
+				peers_count(w, 1);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			/* Would be ready for ever: leave it to the others for a moment. */
 			log_warn("a connection cannot be accepted: %s", strerror(errno));
-			loop_io_stop(w->service.loop, io);
-			loop_timer_set(w->service.loop, &w->accept_again, loop_now_us(w->service.loop) + ACCEPT_PAUSE_US);
+			pause_accepting(w, ACCEPT_PAUSE_US);
 		}
 		return;
 	}
 }
 
 /* --- leaving --- */
+
+/* Accepts nothing more and goes on answering on the connections that it has: the web server may be about to use each
+ * of them, and closes them itself when it no longer does. */
+static void leave(struct worker *w)
+{
+	if (w->leaving)
+		return;
+	w->leaving = true;
+	atomic_store(&region_slot(w->service.region)->leaving, 1);
+	loop_io_stop(w->service.loop, &w->listener);
+	loop_timer_stop(w->service.loop, &w->accept_again);
+	w->peer_options.trailer = strcmp(w->service.settings->peer, "nginx") == 0;
+	if (w->n_peers == 0)
+		loop_stop(w->service.loop);
+}
+
+/* Somebody removed or replaced the shared files: a successor will use the new ones. */
+static void on_orphaned(struct service *s)
+{
+	struct worker *w = CONTAINER_OF(s, struct worker, service);
+	log_warn("the shared memory's file was replaced: leaving");
+	leave(w);
+}
 
 static void on_signal(struct io *io, unsigned events)
 {
@@ -223,11 +287,7 @@ static void on_signal(struct io *io, unsigned events)
 		loop_stop(w->service.loop); /* asked twice, by a person */
 		return;
 	}
-	w->leaving = true;
-	loop_io_stop(w->service.loop, &w->listener);
-	loop_timer_stop(w->service.loop, &w->accept_again);
-	if (w->n_peers == 0)
-		loop_stop(w->service.loop);
+	leave(w);
 }
 
 static int signals_open(void)
@@ -256,10 +316,11 @@ int worker_run(const struct settings *set, int listening_fd)
 	int signals = signals_open();
 	if (!service_open(&w.service, set))
 		return EXIT_FAILURE;
+	w.service.orphaned = on_orphaned;
 	int flags = fcntl(listening_fd, F_GETFL);
 	if (signals < 0 || flags < 0 || fcntl(listening_fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
 	    loop_io_start(w.service.loop, &w.signals, signals, LOOP_READ, false) < 0 ||
-	    loop_io_start(w.service.loop, &w.listener, listening_fd, LOOP_READ, true) < 0) {
+	    !listen_again(&w)) {
 		log_error("the listening socket cannot be watched: %s", strerror(errno));
 		service_close(&w.service);
 		return EXIT_FAILURE;
@@ -284,6 +345,7 @@ int worker_cgi(const struct settings *set)
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (!service_open(&s, set))
 		return EXIT_FAILURE;
+	s.brief = true;
 	struct exchange *ex = exchange_create(&s);
 	if (!ex) {
 		service_close(&s);

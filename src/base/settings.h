@@ -29,7 +29,8 @@
 	NUMBER(body_max_bytes, 1048576, 0, 1073741824, "largest request body")                                      \
 	NUMBER(page_max_bytes, 16777216, 1024, 1073741824, "a page ends early at this size")                        \
 	NUMBER(requests_max, 1000, 1, 100000, "requests that a worker takes at a time")                             \
-	NUMBER(key_ttl_ms, 1000, 0, 3600000, "time after which a known API key is asked for again, milliseconds")   \
+	NUMBER(feed_interval_ms, 25, 1, 60000, "time between two looks at the change feed, milliseconds")           \
+	NUMBER(key_ttl_ms, 60000, 0, 3600000, "time after which a known API key is asked for again, milliseconds")   \
 	NUMBER(key_grace_ms, 3600000, 0, 86400000, "time that a known key serves while PostgreSQL is away")         \
 	NUMBER(share_segments, 1, 0, 1, "1: reads of one key that are ready together share a transaction")
 

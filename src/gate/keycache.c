@@ -28,25 +28,18 @@ struct unknown {
 
 static_assert(sizeof(struct known) % 8 == 0 && sizeof(struct unknown) % 8 == 0, "they are copied in words");
 
-/* In the region. The lock guards entries and version; an odd version is a set being written. */
+/* Of a set: the lock guards entries and version; an odd version is a set being written. */
 struct set_head {
 	struct lock lock;
 	_Atomic uint64_t version;
 };
 
-struct known_set {
-	struct set_head head;
-	_Atomic uint64_t way[WAYS][sizeof(struct known) / 8];
-};
-
-struct unknown_set {
-	struct set_head head;
-	_Atomic uint64_t way[WAYS][sizeof(struct unknown) / 8];
-};
-
+/* The heads stand together, so that looking through them for locks of the dead touches few pages. */
 struct table {
-	struct known_set known[SETS_KNOWN];
-	struct unknown_set unknown[SETS_UNKNOWN];
+	struct set_head known_head[SETS_KNOWN];
+	struct set_head unknown_head[SETS_UNKNOWN];
+	_Atomic uint64_t known[SETS_KNOWN][WAYS][sizeof(struct known) / 8];
+	_Atomic uint64_t unknown[SETS_UNKNOWN][WAYS][sizeof(struct unknown) / 8];
 };
 
 struct keycache {
@@ -125,10 +118,11 @@ enum key_state keycache_get(struct keycache *k, struct view id, int64_t now_us, 
 		return KEY_UNKNOWN;
 	uint64_t tag = tag_of(id);
 	uint32_t generation = keycache_generation(k, id);
-	const struct known_set *known = &k->table->known[tag % SETS_KNOWN];
+	size_t set = tag % SETS_KNOWN;
 	for (int i = 0; i < WAYS; i++) {
+		const _Atomic uint64_t *way = k->table->known[set][i];
 		struct known e;
-		if (!way_has_id(known->way[i], id) || !read_way(&known->head, known->way[i], &e, sizeof e) ||
+		if (!way_has_id(way, id) || !read_way(&k->table->known_head[set], way, &e, sizeof e) ||
 		    memcmp(e.record.id, id.p, id.n) != 0 || e.record.n_secrets > KEY_SECRETS_MAX)
 			continue;
 		enum key_state st = judge(k, &e.stamp, generation, now_us, KEY_KNOWN);
@@ -136,10 +130,11 @@ enum key_state keycache_get(struct keycache *k, struct view id, int64_t now_us, 
 		*record = e.record;
 		return st;
 	}
-	const struct unknown_set *unknown = &k->table->unknown[tag % SETS_UNKNOWN];
+	set = tag % SETS_UNKNOWN;
 	for (int i = 0; i < WAYS; i++) {
+		const _Atomic uint64_t *way = k->table->unknown[set][i];
 		struct unknown e;
-		if (way_has_id(unknown->way[i], id) && read_way(&unknown->head, unknown->way[i], &e, sizeof e) &&
+		if (way_has_id(way, id) && read_way(&k->table->unknown_head[set], way, &e, sizeof e) &&
 		    memcmp(e.id, id.p, id.n) == 0)
 			return judge(k, &e.stamp, generation, now_us, KEY_UNKNOWN);
 	}
@@ -189,8 +184,8 @@ void keycache_put(struct keycache *k, const struct key_record *r, uint32_t gener
 {
 	struct view id = view_make(r->id, sizeof r->id);
 	struct known e = { .record = *r, .stamp = { now_us, generation } };
-	struct known_set *s = &k->table->known[tag_of(id) % SETS_KNOWN];
-	write_way(k, &s->head, s->way[0], sizeof e, offsetof(struct known, stamp), id, &e);
+	size_t set = tag_of(id) % SETS_KNOWN;
+	write_way(k, &k->table->known_head[set], k->table->known[set][0], sizeof e, offsetof(struct known, stamp), id, &e);
 }
 
 void keycache_put_unknown(struct keycache *k, struct view id, uint32_t generation, int64_t now_us)
@@ -199,8 +194,8 @@ void keycache_put_unknown(struct keycache *k, struct view id, uint32_t generatio
 		return;
 	struct unknown e = { .stamp = { now_us, generation } };
 	memcpy(e.id, id.p, id.n);
-	struct unknown_set *s = &k->table->unknown[tag_of(id) % SETS_UNKNOWN];
-	write_way(k, &s->head, s->way[0], sizeof e, offsetof(struct unknown, stamp), id, &e);
+	size_t set = tag_of(id) % SETS_UNKNOWN;
+	write_way(k, &k->table->unknown_head[set], k->table->unknown[set][0], sizeof e, offsetof(struct unknown, stamp), id, &e);
 }
 
 void keycache_invalidate(struct keycache *k, struct view id)
@@ -226,14 +221,11 @@ static bool repair_set(struct keycache *k, struct set_head *head, _Atomic uint64
 unsigned keycache_repair(struct keycache *k)
 {
 	unsigned n = 0;
-	for (size_t i = 0; i < SETS_KNOWN; i++) {
-		struct known_set *s = &k->table->known[i];
-		n += repair_set(k, &s->head, s->way[0], sizeof(struct known) / 8);
-	}
-	for (size_t i = 0; i < SETS_UNKNOWN; i++) {
-		struct unknown_set *s = &k->table->unknown[i];
-		n += repair_set(k, &s->head, s->way[0], sizeof(struct unknown) / 8);
-	}
+	struct table *t = k->table;
+	for (size_t i = 0; i < SETS_KNOWN; i++)
+		n += repair_set(k, &t->known_head[i], t->known[i][0], sizeof(struct known) / 8);
+	for (size_t i = 0; i < SETS_UNKNOWN; i++)
+		n += repair_set(k, &t->unknown_head[i], t->unknown[i][0], sizeof(struct unknown) / 8);
 	return n;
 }
 
@@ -241,12 +233,11 @@ void keycache_describe(const struct keycache *k, FILE *f)
 {
 	unsigned held = 0, used = 0;
 	for (size_t i = 0; i < SETS_KNOWN; i++) {
-		const struct known_set *s = &k->table->known[i];
-		held += atomic_load(&s->head.lock.holder) != 0;
+		held += atomic_load(&k->table->known_head[i].lock.holder) != 0;
 		for (int w = 0; w < WAYS; w++)
-			used += atomic_load(&s->way[w][offsetof(struct known, stamp) / 8]) != 0;
+			used += atomic_load(&k->table->known[i][w][offsetof(struct known, stamp) / 8]) != 0;
 	}
 	for (size_t i = 0; i < SETS_UNKNOWN; i++)
-		held += atomic_load(&k->table->unknown[i].head.lock.holder) != 0;
+		held += atomic_load(&k->table->unknown_head[i].lock.holder) != 0;
 	(void)fprintf(f, "keys        %u of %d known ones, locks held: %u\n", used, SETS_KNOWN * WAYS, held);
 }

@@ -72,6 +72,11 @@ void fastcgi_end(struct fastcgi *f, struct buf *out)
 	f->skip = true;
 }
 
+void fastcgi_trailer(struct buf *out)
+{
+	put_header(out, FCGI_STDOUT, FCGI_NULL_REQUEST_ID, 0);
+}
+
 /* --- name-value pairs --- */
 
 static bool take_length(struct view *rest, size_t *n)

@@ -67,6 +67,10 @@ void fastcgi_stdout(const struct fastcgi *, struct buf *out, struct view data);
  * of the request that ended (the rest of a body) is decoded to nothing. */
 void fastcgi_end(struct fastcgi *, struct buf *out);
 
+/* Appends an empty record that belongs to no request. nginx drops a kept connection that has bytes behind END_REQUEST,
+ * so a worker that leaves ends its last answer with it, in the same write. */
+void fastcgi_trailer(struct buf *out);
+
 /* True when fd 0 is a listening socket, so that we are a FastCGI program; false: plain CGI. libfcgi takes SIGPIPE,
  * SIGUSR1 and SIGTERM on this occasion where they are at their default: set up signals after it. */
 bool fastcgi_is_listening(void);

@@ -234,6 +234,8 @@ static void encode(struct peer *p)
 		return;
 	p->closing |= !p->codec.keep_conn;
 	fastcgi_end(&p->codec, &p->out);
+	if (p->options->trailer)
+		fastcgi_trailer(&p->out);
 	p->state = IDLE;
 	p->response = NULL;
 	p->owner->sent(p->owner->context, p);

@@ -35,6 +35,7 @@ struct peer_owner {
 struct peer_options {
 	size_t params_max_bytes;
 	int64_t idle_us;
+	bool trailer; /* answers end with fastcgi_trailer(): the worker leaves, and the web server is nginx */
 };
 
 /* Takes fd over. NULL: out of memory, fd is closed. owner and options outlive the peer. */
