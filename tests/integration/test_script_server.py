@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from harness.process import BINARY, SOURCE, children_of, free_port, wait_until
+from harness.process import BINARY, SOURCE, Gone, children_of, free_port, wait_until
 from harness.web import Client
 
 ROWS = 300
@@ -39,7 +39,8 @@ class Server:
 
     def wait_until_it_serves(self):
         def serves():
-            assert self.popen.poll() is None, self.output()
+            if self.popen.poll() is not None:
+                raise Gone(self.output())
             return "Ctrl-C stops everything" in self.output()
         wait_until(serves, "script/server to serve", timeout=180)
         return self

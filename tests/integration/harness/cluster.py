@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg2
 
-from .process import SOURCE, Process, as_user, children_of, environment, wait_until
+from .process import SOURCE, Gone, Process, as_user, children_of, environment, wait_until
 
 PORT = 5432
 
@@ -45,7 +45,7 @@ class Cluster:
 
     def answers(self):
         if not self.process.alive():
-            raise RuntimeError(self.process.output())
+            raise Gone(self.process.output())
         self.connect("postgres").close()
         return True
 

@@ -17,6 +17,10 @@ BINARY = Path(os.environ.get("COMPOSURE_BIN", SOURCE / "composure"))
 USER = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
 
 
+class Gone(AssertionError):
+    """What is waited for can never come: its process has ended."""
+
+
 def wait_until(condition, what, timeout=20.0):
     """Returns the first true value of condition(). Exceptions count as false; past the time the last one is shown."""
     end = time.monotonic() + timeout
@@ -27,6 +31,8 @@ def wait_until(condition, what, timeout=20.0):
             if value:
                 return value
             last = None
+        except Gone:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not there yet
             last = error
         if time.monotonic() > end:

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 from . import fastcgi
-from .process import BINARY, SOURCE, Process, free_port, wait_until
+from .process import BINARY, SOURCE, Gone, Process, free_port, wait_until
 from .web import Client, Raw
 
 CONF = SOURCE / "conf"
@@ -42,7 +42,7 @@ class Workers:
     def answers(self):
         for process in self.processes:
             if not process.alive():
-                raise RuntimeError(f"{process.name} ended: {process.output()}")
+                raise Gone(f"{process.name} ended: {process.output()}")
         with fastcgi.Connection(self.path, timeout=5) as c:
             return c.ask("GET", "/healthz").status == 200
 
@@ -86,7 +86,7 @@ class Server:
 
     def listens(self):
         if not self.process.alive():
-            raise RuntimeError(self.output())
+            raise Gone(self.output())
         socket.create_connection(("127.0.0.1", self.port), 1).close()
         return True
 
