@@ -4,15 +4,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/json.h"
 
-enum { PENDING_MAX = 1 << 20 };
+/* What a client chose is cut, so that a line fits into PIPE_BUF whatever of it has to be escaped. */
+enum { PENDING_MAX = 1 << 20, METHOD_MAX = 32, PATH_MAX_BYTES = 1536 };
 
 struct accesslog {
 	struct loop *loop;
@@ -20,12 +24,33 @@ struct accesslog {
 	struct buf pending;
 	int fd; /* -1: none */
 	bool owned;
+	bool in_pieces; /* no regular file: a pipe to the web server or to systemd, a terminal */
 };
+
+static bool takes_a_piece(const struct accesslog *l)
+{
+	struct pollfd p = { .fd = l->fd, .events = POLLOUT };
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
+/* Whole lines: a pipe that is writable takes PIPE_BUF bytes at once or none, and standard error is not ours to make
+ * non-blocking. */
+static size_t piece_of(const char *p, size_t n)
+{
+	if (n <= PIPE_BUF)
+		return n;
+	const char *last = memrchr(p, '\n', PIPE_BUF);
+	return last ? (size_t)(last - p) + 1 : PIPE_BUF;
+}
 
 static void flush(struct accesslog *l)
 {
 	for (size_t at = 0; at < l->pending.n;) {
-		ssize_t n = write(l->fd, l->pending.p + at, l->pending.n - at);
+		const char *p = l->pending.p + at;
+		size_t left = l->pending.n - at;
+		if (l->in_pieces && !takes_a_piece(l))
+			break;
+		ssize_t n = write(l->fd, p, l->in_pieces ? piece_of(p, left) : left);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -57,6 +82,8 @@ struct accesslog *accesslog_open(struct loop *loop, const char *to)
 		free(l);
 		return NULL;
 	}
+	struct stat st;
+	l->in_pieces = fstat(l->fd, &st) != 0 || !S_ISREG(st.st_mode);
 	return l;
 }
 
@@ -72,9 +99,10 @@ void accesslog_close(struct accesslog *l)
 	free(l);
 }
 
+/* Only what is UTF-8 can stand in JSON, and a client may send anything. */
 static void member(struct buf *b, const char *name, struct view v)
 {
-	if (!v.p)
+	if (!v.p || !utf8_valid(v))
 		return;
 	buf_lit(b, ",\"");
 	buf_view_put(b, view_of(name));
@@ -90,6 +118,16 @@ static void number(struct buf *b, const char *name, uint64_t n)
 	buf_u64(b, n);
 }
 
+/* At the end of a character. */
+static struct view cut(struct view v, size_t max)
+{
+	if (v.n <= max)
+		return v;
+	while (max && ((unsigned char)v.p[max] & 0xc0) == 0x80)
+		max--;
+	return view_make(v.p, max);
+}
+
 void accesslog_write(struct accesslog *l, const struct access *a)
 {
 	if (l->fd < 0)
@@ -102,9 +140,8 @@ void accesslog_write(struct accesslog *l, const struct access *a)
 	buf_u64(b, (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 	member(b, "request_id", a->request_id);
 	member(b, "trace_id", a->trace_id);
-	member(b, "method", a->method);
-	/* A path is the client's text: only what is UTF-8 can stand in JSON. */
-	member(b, "path", a->path.p && utf8_valid(a->path) ? a->path : VIEW_NONE);
+	member(b, "method", cut(a->method, METHOD_MAX));
+	member(b, "path", cut(a->path, PATH_MAX_BYTES));
 	member(b, "resource", a->resource);
 	member(b, "key_id", a->key_id);
 	member(b, "remote_addr", a->remote_addr);

@@ -23,7 +23,8 @@ struct access {
 struct accesslog *accesslog_open(struct loop *, const char *to);
 void accesslog_close(struct accesslog *); /* writes what is left; NULL is fine */
 
-/* A line that cannot be written (a full disk, a full pipe) is dropped: a log must not stop a request. */
+/* A line that cannot be written (a full disk, a full pipe) is dropped: a log must not stop a request. What is not UTF-8
+ * is left out; a long path is cut. */
 void accesslog_write(struct accesslog *, const struct access *);
 
 #endif
