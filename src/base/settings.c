@@ -136,6 +136,8 @@ static bool one_of(const char *key, const char *value, const char *const *choice
 	return false;
 }
 
+enum { SEARCH_PATH_MAX = 500 }; /* SESSION_VALUE_MAX of db/conn.h */
+
 static bool judge(const struct settings *s, char *why, int size)
 {
 	static const char *const poolers[] = { "none", "transaction", NULL };
@@ -144,6 +146,10 @@ static bool judge(const struct settings *s, char *why, int size)
 	if (!one_of("pooler", s->pooler, poolers, why, size) || !one_of("peer", s->peer, peers, why, size) ||
 	    !one_of("log_level", s->log_level, levels, why, size))
 		return false;
+	if (strlen(s->search_path) > SEARCH_PATH_MAX) {
+		(void)snprintf(why, (size_t)size, "search_path is longer than %d bytes", SEARCH_PATH_MAX);
+		return false;
+	}
 	size_t n = strlen(s->mount);
 	if (n && (s->mount[0] != '/' || s->mount[n - 1] == '/')) {
 		(void)snprintf(why, (size_t)size, "mount has to begin with a slash and not end with one, or be empty");
