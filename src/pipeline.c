@@ -94,8 +94,12 @@ static enum next step_probe(struct exchange *ex)
 	ex->response.http = 200;
 	response_header(&ex->response, VIEW("Content-Type"), VIEW("application/json"));
 	response_header(&ex->response, VIEW("Cache-Control"), VIEW("no-store"));
-	buf_view_put(&ex->response.body, ex->operation == OP_READY ? VIEW("{\"status\":\"ready\"}\n")
-	                                                           : VIEW("{\"status\":\"alive\"}\n"));
+	/* Why not is in the log: it names paths. */
+	bool shared = region_is_shared(s->region) && watch_is_shared(s->watch);
+	buf_view_put(&ex->response.body,
+	             ex->operation == OP_HEALTH ? VIEW("{\"status\":\"alive\"}\n")
+	             : shared                   ? VIEW("{\"status\":\"ready\"}\n")
+	                      : VIEW("{\"status\":\"ready\",\"note\":\"Memory is not shared with other workers: see the log.\"}\n"));
 	return DONE;
 }
 
@@ -308,6 +312,15 @@ static void common_headers(struct exchange *ex)
 	response_header(r, VIEW("Content-Security-Policy"), VIEW("default-src 'none'"));
 }
 
+/* Of a request that was refused before its URI was taken apart, too: the query is nobody's business. */
+static struct view path_of(const struct request *req)
+{
+	struct view rest = req->uri, path = req->path;
+	if (!path.p)
+		(void)view_split(&rest, '?', &path);
+	return path;
+}
+
 static void record(struct exchange *ex)
 {
 	const struct request *req = &ex->request;
@@ -315,7 +328,7 @@ static void record(struct exchange *ex)
 		.request_id = view_make(ex->request_id, sizeof ex->request_id),
 		.trace_id = trace_id(req->header[HEADER_TRACEPARENT]),
 		.method = req->method_text,
-		.path = req->path.p ? req->path : req->uri,
+		.path = path_of(req),
 		.resource = ex->resource ? ex->resource->name : VIEW_NONE,
 		.key_id = ex->principal.key_id,
 		.remote_addr = req->remote_addr,
