@@ -8,6 +8,7 @@ Servers and workers that a test makes end with the test; a worker that does not 
 sanitizer has something to say, fails it. What they wrote is shown when a test fails.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -27,8 +28,13 @@ def pytest_addoption(parser):
     parser.addoption("--tap", action="store_true", help="TAP on standard output in place of pytest's own report")
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
+    signal.signal(signal.SIGTERM, interrupt)  # the fixtures clean up
     if config.getoption("--tap"):
         config.pluginmanager.unregister(name="terminalreporter")
         config.pluginmanager.register(Tap(), "tap")

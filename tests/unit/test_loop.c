@@ -235,6 +235,12 @@ static void run_note(struct task *t)
 	c->bench->order[c->bench->n_order++] = c->index;
 }
 
+static void run_stop(struct task *t)
+{
+	struct chore *c = CONTAINER_OF(t, struct chore, task);
+	loop_stop(c->bench->loop);
+}
+
 static void run_note_and_undefer_other(struct task *t)
 {
 	run_note(t);
@@ -261,8 +267,8 @@ static void tasks_run_once_in_the_order_deferred(void **state)
 	loop_undefer(b->loop, &c[1].task);
 	loop_undefer(b->loop, &c[3].task); /* the last one: the list's end moves */
 	loop_defer(b->loop, &c[1].task);
-	struct alarm last = { .timer.fire = stop_by_alarm, .bench = b };
-	loop_timer_set(b->loop, &last.timer, clock_us() + 1000);
+	struct chore last = { .task.run = run_stop, .bench = b };
+	loop_defer(b->loop, &last.task);
 	assert_int_equal(loop_run(b->loop), 0);
 	assert_int_equal(b->n_order, 3);
 	assert_int_equal(b->order[0], 0);
@@ -277,8 +283,8 @@ static void a_task_may_undefer_the_next(void **state)
 	struct chore first = { .task.run = run_note_and_undefer_other, .bench = b, .index = 1, .other = &second };
 	loop_defer(b->loop, &first.task);
 	loop_defer(b->loop, &second.task);
-	struct alarm last = { .timer.fire = stop_by_alarm, .bench = b };
-	loop_timer_set(b->loop, &last.timer, clock_us() + 1000);
+	struct chore last = { .task.run = run_stop, .bench = b };
+	loop_defer(b->loop, &last.task);
 	assert_int_equal(loop_run(b->loop), 0);
 	assert_int_equal(b->n_order, 1);
 }
