@@ -40,7 +40,7 @@ CREATE UNLOGGED TABLE composure.feed_epoch (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   id uuid NOT NULL DEFAULT gen_random_uuid(),
   since timestamptz NOT NULL DEFAULT clock_timestamp(),
-  born xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  orphans xid8[] NOT NULL,
   gone xid8 NOT NULL DEFAULT '0'
 ) WITH (
   vacuum_truncate = off,
@@ -48,8 +48,8 @@ CREATE UNLOGGED TABLE composure.feed_epoch (
   autovacuum_vacuum_threshold = 500
 );
 COMMENT ON TABLE composure.feed_epoch IS 'One row, or none after a crash: the feed since when nothing in it was lost';
-COMMENT ON COLUMN composure.feed_epoch.born IS
-  'Transactions before this one may have lost their rows: prepared ones outlive the crash that empties the feed';
+COMMENT ON COLUMN composure.feed_epoch.orphans IS
+  'Transactions that were prepared when the epoch began: they outlive the crash that empties the feed, their rows do not';
 COMMENT ON COLUMN composure.feed_epoch.gone IS
   'Rows that a snapshot with this xmax saw may have been deleted: a snapshot whose xmax is above it saw them too';
 
@@ -200,7 +200,7 @@ SET jit = off
 AS $f$
 BEGIN
   -- One statement: the snapshot that is returned is the one by which the rows were read. @all: a transaction ended
-  -- that was prepared before the crash that emptied the feed.
+  -- whose rows a crash took.
   RETURN QUERY
   WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)
   SELECT s.now::text, e.epoch, e.gone::text, NULL::text, NULL::text[]
@@ -212,7 +212,8 @@ BEGIN
   UNION ALL
   SELECT NULL, NULL, NULL, '@all', NULL
     FROM s JOIN composure.feed_epoch f ON f.one
-   WHERE EXISTS (SELECT FROM pg_snapshot_xip(previous) x WHERE x < f.born AND pg_visible_in_snapshot(x, s.now))
+   WHERE f.orphans <> '{}'
+     AND EXISTS (SELECT FROM pg_snapshot_xip(previous) x WHERE x = ANY (f.orphans) AND pg_visible_in_snapshot(x, s.now))
   UNION ALL
   (SELECT NULL, NULL, NULL, c.resource, c.keys
      FROM s CROSS JOIN LATERAL (
@@ -237,7 +238,10 @@ AS $f$
 BEGIN
   -- One that was restored from a dump of a server that had seen more transactions.
   DELETE FROM composure.feed_epoch e WHERE e.gone >= pg_snapshot_xmax(pg_current_snapshot());
-  INSERT INTO composure.feed_epoch DEFAULT VALUES ON CONFLICT DO NOTHING;
+  INSERT INTO composure.feed_epoch (orphans)
+  VALUES (ARRAY(SELECT x FROM pg_snapshot_xip(pg_current_snapshot()) x
+                 WHERE x::xid IN (SELECT p.transaction FROM pg_prepared_xacts p)))
+  ON CONFLICT DO NOTHING;
 END
 $f$;
 COMMENT ON FUNCTION composure.feed_begin() IS 'For the workers: makes the epoch of the feed where there is none';
