@@ -120,8 +120,8 @@ static bool read_record(const struct rows *rows, struct view id, struct key_reco
 	if (!rows || rows_count(rows) != 1 || rows_columns(rows) != 5)
 		return false;
 	struct view role = rows_value(rows, 0, 0), tenant = rows_value(rows, 0, 1);
-	r->has_role = role.p;
-	r->has_tenant = tenant.p;
+	r->has_role = role.p != NULL;
+	r->has_tenant = tenant.p != NULL;
 	r->expires_us = rows_int(rows_value(rows, 0, 2));
 	read_secrets(r, rows_value(rows, 0, 4), rows_value(rows, 0, 3));
 	return copy_text(role, r->role, sizeof r->role) && copy_text(tenant, r->tenant, sizeof r->tenant);

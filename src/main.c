@@ -24,6 +24,7 @@ static void help(void)
 	       "  --config FILE      settings, lines of key = value (also COMPOSURE_CONFIG)\n"
 	       "  --listen ADDRESS   make this socket: a path, or host:port\n"
 	       "  --check            connect, read the catalog, say how it went, and exit\n"
+	       "  --region           print what is in the memory that the workers of this host share, and exit\n"
 	       "  --version          print the version and exit\n"
 	       "  --help             print this and exit\n\n"
 	       "Settings, each also from the environment as COMPOSURE_<KEY>, which wins over the file:\n\n");
@@ -61,16 +62,18 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "listen", required_argument, NULL, 'l' },
-		{ "check", no_argument, NULL, 'k' },        { "version", no_argument, NULL, 'V' },
-		{ "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
+		{ "check", no_argument, NULL, 'k' },        { "region", no_argument, NULL, 'r' },
+		{ "version", no_argument, NULL, 'V' },      { "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
 	};
 	const char *file = NULL, *listen_on = NULL;
-	bool check = false;
+	bool check = false, region = false;
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
 		case 'c': file = optarg; break;
 		case 'l': listen_on = optarg; break;
 		case 'k': check = true; break;
+		case 'r': region = true; break;
 		case 'V': printf("%s\n", PACKAGE_STRING); return EXIT_SUCCESS;
 		case 'h': help(); return EXIT_SUCCESS;
 		default: return 2;
@@ -89,5 +92,7 @@ int main(int argc, char **argv)
 	if (listen_on)
 		set.listen = listen_on;
 	log_init(level_of(set.log_level));
+	if (region)
+		return worker_region(&set);
 	return check ? worker_check(&set) : serve(&set);
 }

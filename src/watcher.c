@@ -18,6 +18,7 @@ enum {
 	QUERY_US = 5000000,
 	RETRY_US = 200000,
 	BLIND_MS = 5000,
+	PATIENCE_US = 60000,      /* of those who have not the watch, with a catalog that is out of date */
 	CATALOG_BYTES = 64 << 20,
 };
 
@@ -36,7 +37,17 @@ struct watcher {
 	bool wanted;             /* read the catalog whatever its state says */
 	int64_t next_state_us;   /* when to look at the state again */
 	int64_t next_round_us;   /* when to look after files, slots and locks again */
-	struct buf state;        /* of the question that is out */
+	int64_t retry_us;        /* no question before then: the last one failed */
+	uint32_t asked;          /* the catalog's generation when the question went out */
+	struct buf state;        /* what came of the question for it */
+
+	/* Of service->catalog: the state and the generation that it was found true of, and whether it is this worker's alone
+	 * because it could not be published. */
+	struct buf have;
+	uint32_t generation;
+	bool own;
+	int64_t stale_since_us;  /* 0: it is not */
+
 	struct buf text, tag;    /* of the publication being read */
 	char why[256];
 };
@@ -98,27 +109,63 @@ static void resume_all(struct watcher *w)
 
 /* --- the catalog that is published --- */
 
+/* Who learns that the catalog has changed adds one to its generation, in the watch's file: so all workers know that
+ * theirs is out of date, also those whose region is another one (private, or of another layout). */
+static uint64_t catalog_tag(void)
+{
+	return generation_tag(VIEW("catalog"), VIEW(""));
+}
+
+static uint32_t generation_now(const struct watcher *w)
+{
+	return generation_read(w->service->watch, catalog_tag()).hard;
+}
+
+static void adopt(struct watcher *w, struct catalog *fresh, struct view state, uint32_t generation, bool own)
+{
+	catalog_unref(w->service->catalog);
+	w->service->catalog = fresh;
+	buf_clear(&w->have);
+	buf_view_put(&w->have, state);
+	w->generation = generation;
+	w->own = own;
+	w->why[0] = '\0';
+}
+
+/* Is what this worker has what PostgreSQL has? Others may have confirmed that for the publication it came from. */
+static bool up_to_date(struct watcher *w)
+{
+	struct service *s = w->service;
+	uint32_t now = generation_now(w);
+	uint64_t stamp;
+	if (w->generation != now && !w->own && published_stamp(s->published, s->catalog_serial, &stamp))
+		w->generation = (uint32_t)stamp;
+	return s->catalog && w->generation == now;
+}
+
 void watcher_catalog(struct watcher *w)
 {
 	struct service *s = w->service;
 	if (published_serial(s->published) == s->catalog_serial)
 		return;
 	const char *why = "";
-	uint64_t serial;
+	struct publication pub;
 	buf_clear(&w->text);
 	buf_clear(&w->tag);
-	if (!published_read(s->published, &w->text, &w->tag, &serial))
+	if (!published_read(s->published, &w->text, &w->tag, &pub))
 		return; /* it is being written: the next look will find it */
+	s->catalog_serial = pub.serial;
+	/* By one that was stopped for long while it published, and is behind what this worker has asked for itself. */
+	uint32_t now = generation_now(w);
+	if (s->catalog && w->generation == now && pub.stamp != now)
+		return;
 	struct catalog *fresh = catalog_parse(buf_view(&w->text), &why);
 	if (fresh) {
-		catalog_unref(s->catalog);
-		s->catalog = fresh;
-		w->why[0] = '\0';
+		adopt(w, fresh, buf_view(&w->tag), (uint32_t)pub.stamp, false);
 	} else {
 		(void)snprintf(w->why, sizeof w->why, "%s", why);
 		log_error("%s", w->why);
 	}
-	s->catalog_serial = serial;
 }
 
 /* --- reading state and catalog --- */
@@ -153,35 +200,35 @@ static void publish(struct watcher *w)
 	if (!fresh) {
 		(void)snprintf(w->why, sizeof w->why, "%s", why);
 		log_error("%s", w->why);
+		w->retry_us = loop_now_us(s->loop) + STATE_US;
 		return;
 	}
-	catalog_unref(fresh);
 	(void)published_repair(s->published, s->region);
-	if (published_write(s->published, s->region, json, buf_view(&w->state)))
-		w->wanted = false;
-	else
-		log_warn("the catalog cannot be published: it is larger than there is room for, or being written");
-	watcher_catalog(w);
-}
-
-/* The state that the published catalog has; absent when nothing is published. */
-static struct view published_state(struct watcher *w)
-{
-	uint64_t serial;
-	buf_clear(&w->text);
-	buf_clear(&w->tag);
-	return published_read(w->service->published, &w->text, &w->tag, &serial) ? buf_view(&w->tag) : VIEW_NONE;
+	enum published_result result =
+		published_write(s->published, s->region, json, buf_view(&w->state), w->asked);
+	if (result == PUBLISHED)
+		s->catalog_serial = published_serial(s->published);
+	else if (!w->own)
+		log_warn("the catalog cannot be published, each worker reads it for itself: %s",
+		         result == PUBLISH_BUSY ? "somebody is publishing it" : "it is larger than there is room for");
+	w->wanted = result == PUBLISH_BUSY;
+	adopt(w, fresh, buf_view(&w->state), w->asked, result != PUBLISHED);
 }
 
 static void take_state(struct watcher *w)
 {
-	struct view now = only_value(w), before = published_state(w);
-	bool changed = !before.p || !view_eq(before, now);
+	struct service *s = w->service;
+	struct view now = only_value(w);
+	bool same = s->catalog && view_eq(buf_view(&w->have), now);
 	buf_clear(&w->state);
 	buf_view_put(&w->state, now);
-	if (changed && before.p)
-		generation_bump_all(w->service->watch); /* whoever may see what may have changed with it */
-	if (changed || w->wanted)
+	if (same && !w->own)
+		published_restamp(s->published, s->region, s->catalog_serial, w->asked);
+	if (same)
+		w->generation = w->asked;
+	else if (s->catalog)
+		generation_bump_all(s->watch); /* whoever may see what may have changed with it */
+	if (!same || w->wanted)
 		ask(w, true);
 }
 
@@ -201,7 +248,7 @@ static void on_done(struct query *q, enum status status, const struct db_error *
 	w->next_state_us = now + STATE_US;
 	if (status != OK) {
 		failed(w, status, error);
-		w->next_state_us = now + RETRY_US;
+		w->retry_us = now + RETRY_US;
 	} else if (was_reading) {
 		publish(w);
 	} else {
@@ -226,6 +273,8 @@ static void ask(struct watcher *w, bool catalog)
 		.rows = on_rows,
 		.done = on_done,
 	};
+	/* Before the question: a change that overtakes the answer leaves it out of date. */
+	w->asked = generation_now(w);
 	w->out = true;
 	w->reading = catalog;
 	pool_submit(s->pool, &w->query);
@@ -244,7 +293,8 @@ static void on_changed(void *context, struct view resource, const struct view *k
 	struct watcher *w = context;
 	struct service *s = w->service;
 	if (view_eq(resource, VIEW("@catalog"))) {
-		watcher_reload(w);
+		generation_bump(s->watch, catalog_tag(), GENERATION_HARD);
+		ask(w, false);
 	} else if (view_eq(resource, VIEW("@key"))) {
 		for (unsigned i = 0; i < n_keys; i++)
 			keycache_invalidate(s->keys, keys[i]);
@@ -252,7 +302,7 @@ static void on_changed(void *context, struct view resource, const struct view *k
 			keycache_invalidate(s->keys, VIEW_NONE);
 	} else if (view_eq(resource, VIEW("@all"))) {
 		generation_bump_all(s->watch);
-		watcher_reload(w);
+		ask(w, false);
 	}
 }
 
@@ -261,7 +311,7 @@ static void on_everything(void *context, struct view why)
 	struct watcher *w = context;
 	log_info("everything remembered is out of date: %.*s", VIEW_ARG(why));
 	generation_bump_all(w->service->watch);
-	watcher_reload(w);
+	ask(w, false);
 }
 
 static void on_polled(void *context, int64_t asked_us)
@@ -317,6 +367,19 @@ static void look_at_watch(struct watcher *w)
 	}
 }
 
+/* The holder of the watch asks at once, and each second for what changes without a row of ours; the others when it does
+ * not publish for a while, one after another: it may be stopped, or of another layout. */
+static bool time_to_ask(struct watcher *w, int64_t now)
+{
+	if (up_to_date(w))
+		w->stale_since_us = 0;
+	else if (!w->stale_since_us)
+		w->stale_since_us = now;
+	int64_t patience = w->holding ? 0 : PATIENCE_US + TICK_US * (int64_t)(region_me(w->service->region) % 8);
+	bool late = w->stale_since_us && now - w->stale_since_us >= patience;
+	return now >= w->retry_us && (late || ((w->holding || w->wanted) && now >= w->next_state_us));
+}
+
 static void on_tick(struct timer *t)
 {
 	struct watcher *w = CONTAINER_OF(t, struct watcher, tick);
@@ -327,11 +390,11 @@ static void on_tick(struct timer *t)
 		w->next_round_us = now + STATE_US;
 		every_second(w);
 	}
-	if (w->holding && now >= w->next_state_us)
-		ask(w, false);
-	uint64_t had = s->catalog_serial;
+	const struct catalog *had = s->catalog;
 	watcher_catalog(w);
-	if (s->catalog_serial != had)
+	if (time_to_ask(w, now))
+		ask(w, false);
+	if (s->catalog != had)
 		resume_all(w);
 	loop_timer_set(s->loop, t, now + TICK_US);
 }
@@ -356,7 +419,7 @@ struct watcher *watcher_create(struct service *s)
 	const struct feed_options options = { .interval_us = s->settings->feed_interval_ms * 1000 };
 	w->service = s;
 	w->tick.fire = on_tick;
-	w->state = w->tag = BUF(4096);
+	w->state = w->tag = w->have = BUF(4096);
 	w->text = BUF(CATALOG_BYTES);
 	w->arena = arena_create(65536);
 	w->feed = feed_create(s->loop, s->pool, &options, &owner);
@@ -380,6 +443,7 @@ void watcher_destroy(struct watcher *w)
 	rows_free(w->rows);
 	arena_destroy(w->arena);
 	buf_free(&w->state);
+	buf_free(&w->have);
 	buf_free(&w->text);
 	buf_free(&w->tag);
 	free(w);

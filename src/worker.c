@@ -35,14 +35,25 @@ struct worker {
 
 /* --- the service --- */
 
-/* Installations of one user are told apart by what they serve. */
+/* Installations of one user are told apart by what they serve: by all that says which database that is, which libpq
+ * takes out of its own variables too. */
 static void instance_name(const struct settings *set, char out[17])
 {
+	static const char *const variables[] = {
+		"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGOPTIONS", "PGSERVICE", "PGSERVICEFILE",
+		"PGSYSCONFDIR", "PGTARGETSESSIONATTRS",
+	};
 	struct sha256 h;
 	uint8_t hash[SHA256_BYTES];
 	sha256_init(&h);
 	sha256_add(&h, view_make(set->dsn, strlen(set->dsn) + 1));
-	sha256_add(&h, view_of(set->mount));
+	sha256_add(&h, view_make(set->mount, strlen(set->mount) + 1));
+	sha256_add(&h, view_make(set->search_path, strlen(set->search_path) + 1));
+	for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
+		const char *value = getenv(variables[i]);
+		value = value ? value : "";
+		sha256_add(&h, view_make(value, strlen(value) + 1));
+	}
 	sha256_end(&h, hash);
 	for (int i = 0; i < 8; i++)
 		(void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
@@ -54,6 +65,7 @@ static bool memory_open(struct service *s)
 	const struct settings *set = s->settings;
 	char instance[17];
 	instance_name(set, instance);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is then an error, and memory is not shared */
 	s->watch = watch_open(set->runtime_dir, instance);
 	s->region = region_open(&(struct region_options){ .folder = set->runtime_dir, .instance = instance });
 	if (s->watch && s->region) {
@@ -65,8 +77,9 @@ static bool memory_open(struct service *s)
 		return false;
 	}
 	region_ready(s->region);
-	if (!region_is_shared(s->region))
-		log_warn("memory is not shared with other workers: %.*s", VIEW_ARG(region_note(s->region)));
+	struct view why = region_is_shared(s->region) ? watch_note(s->watch) : region_note(s->region);
+	if (why.n)
+		log_warn("memory is not shared with other workers: %.*s", VIEW_ARG(why));
 	return true;
 }
 
@@ -409,4 +422,35 @@ int worker_check(const struct settings *set)
 		(void)fprintf(stderr, "composure: not ready: %.*s\n", VIEW_ARG(why));
 	service_close(&c.service);
 	return cat ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* --- --region --- */
+
+int worker_region(const struct settings *set)
+{
+	char instance[17], why[256];
+	instance_name(set, instance);
+	struct region *r = region_view(&(struct region_options){ .folder = set->runtime_dir, .instance = instance }, why,
+	                               sizeof why);
+	if (!r) {
+		(void)fprintf(stderr, "composure: no shared memory: %s\n", why);
+		return EXIT_FAILURE;
+	}
+	struct watch *w = watch_view(set->runtime_dir, instance, why, sizeof why);
+	struct published *p = published_open(r, AREA_CATALOG);
+	struct keycache *k = w ? keycache_open(r, w, 0, 0) : NULL;
+	region_describe(r, stdout);
+	if (w)
+		watch_describe(w, stdout);
+	else
+		printf("watch       %s\n", why);
+	if (p)
+		published_describe(p, stdout);
+	if (k)
+		keycache_describe(k, stdout);
+	keycache_close(k);
+	published_close(p);
+	watch_close(w);
+	region_close(r);
+	return EXIT_SUCCESS;
 }

@@ -14,4 +14,8 @@ int worker_cgi(const struct settings *);
 /* Connects, reads the catalog, prints one line that says how it went. The process's exit status. */
 int worker_check(const struct settings *);
 
+/* Prints what is in the memory that the workers of this host share, and changes nothing in it. The process's exit
+ * status. */
+int worker_region(const struct settings *);
+
 #endif

@@ -67,7 +67,7 @@ struct keycache *keycache_open(struct region *r, struct watch *w, int64_t ttl_us
 	size_t bytes;
 	*k = (struct keycache){ r, w, region_area(r, AREA_KEYS, &bytes), ttl_us, grace_us };
 	assert(bytes >= sizeof *k->table);
-	if (region_alone(r))
+	if (region_repairing(r))
 		(void)keycache_repair(k);
 	return k;
 }
@@ -126,6 +126,8 @@ enum key_state keycache_get(struct keycache *k, struct view id, int64_t now_us, 
 		    memcmp(e.record.id, id.p, id.n) != 0 || e.record.n_secrets > KEY_SECRETS_MAX)
 			continue;
 		enum key_state st = judge(k, &e.stamp, generation, now_us, KEY_KNOWN);
+		if (st == KEY_MISSING)
+			break; /* of another generation: the key may be known as an unknown one by now */
 		e.record.role[KEY_ROLE_MAX - 1] = e.record.tenant[KEY_TENANT_MAX - 1] = '\0';
 		*record = e.record;
 		return st;

@@ -25,8 +25,8 @@ enum { KEY_SECRETS_MAX = 8, KEY_ROLE_MAX = 64, KEY_TENANT_MAX = 256 };
 struct key_record {
 	char id[APIKEY_ID_CHARS];
 	uint8_t n_secrets;
-	bool has_role;       /* false: requests run as the worker itself */
-	bool has_tenant;
+	uint8_t has_role;    /* 0: requests run as the worker itself */
+	uint8_t has_tenant;  /* not bool: whatever byte lies in shared memory has to be one */
 	char role[KEY_ROLE_MAX];     /* NUL-terminated, as tenant */
 	char tenant[KEY_TENANT_MAX];
 	int64_t expires_us;  /* 0: never */

@@ -19,7 +19,7 @@ void lock_release(struct lock *l)
 bool lock_take_over(struct lock *l, struct region *r)
 {
 	uint64_t holder = atomic_load_explicit(&l->holder, memory_order_relaxed);
-	if (holder == 0 || region_holder_alive(r, holder))
+	if (holder == 0 || (!region_repairing(r) && region_holder_alive(r, holder)))
 		return false;
 	return atomic_compare_exchange_strong_explicit(&l->holder, &holder, region_me(r), memory_order_acquire,
 	                                               memory_order_relaxed);

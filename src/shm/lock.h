@@ -23,7 +23,7 @@ struct lock {
 bool lock_try(struct lock *, uint64_t me) MUST_CHECK;
 void lock_release(struct lock *);
 
-/* Takes the lock over when its holder is dead: true, and what it guards is to be made good before lock_release(). */
+/* Takes the lock over when its holder is dead, whoever it names when the region is ours alone: true, and what it guards is to be made good before lock_release(). */
 bool lock_take_over(struct lock *, struct region *) MUST_CHECK;
 
 #endif

@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shm/point.h"
+
 enum {
 	BYTE_START = 0,
 	BYTE_ATTACHED = 2,
@@ -119,7 +121,7 @@ bool mapping_byte_held(const struct mapping *m, int byte)
 	if (m->fd < 0)
 		return false;
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
-	return fcntl(m->fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+	return fcntl(m->fd, F_OFD_GETLK, &l) < 0 || l.l_type != F_UNLCK;
 }
 
 /* --- the folder --- */
@@ -140,9 +142,9 @@ static bool is_local(int fd)
 	return false;
 }
 
-static int folder_at(const char *path, char *why, int size)
+static int folder_at(const char *path, bool make, char *why, int size)
 {
-	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+	if (make && mkdir(path, 0700) < 0 && errno != EEXIST) {
 		(void)snprintf(why, (size_t)size, "%s cannot be made: %s", path, strerror(errno));
 		return -1;
 	}
@@ -161,21 +163,22 @@ static int folder_at(const char *path, char *why, int size)
 	return -1;
 }
 
-int mapping_folder(const char *wanted, char *why, int size)
+int mapping_folder(const char *wanted, bool make, char *why, int size)
 {
 	char path[512];
 	if (*wanted)
-		return folder_at(wanted, why, size);
+		return folder_at(wanted, make, why, size);
+	(void)snprintf(why, (size_t)size, "there is no /dev/shm, and neither XDG_RUNTIME_DIR nor HOME is set");
 	(void)snprintf(path, sizeof path, "/dev/shm/composure-%u", (unsigned)geteuid());
-	int fd = access("/dev/shm", W_OK | X_OK) == 0 ? folder_at(path, why, size) : -1;
+	int fd = access("/dev/shm", W_OK | X_OK) == 0 ? folder_at(path, make, why, size) : -1;
 	const char *run = getenv("XDG_RUNTIME_DIR"), *home = getenv("HOME");
 	if (fd < 0 && run && *run == '/') {
 		(void)snprintf(path, sizeof path, "%s/composure", run);
-		fd = folder_at(path, why, size);
+		fd = folder_at(path, make, why, size);
 	}
 	if (fd < 0 && home && *home == '/') {
 		(void)snprintf(path, sizeof path, "%s/.composure", home);
-		fd = folder_at(path, why, size);
+		fd = folder_at(path, make, why, size);
 	}
 	return fd;
 }
@@ -230,7 +233,9 @@ static int open_locked(int dir_fd, const char *name, struct stat *st, char *why,
 /* Zeros of the right length, every block of it there. Only when alone. */
 static bool make_zeros(int fd, size_t bytes, char *why, int size)
 {
-	int error = ftruncate(fd, 0) < 0 ? errno : posix_fallocate(fd, 0, (off_t)bytes);
+	int error = ftruncate(fd, 0) < 0 ? errno : 0;
+	shm_point("mapping-emptied");
+	error = error ? error : posix_fallocate(fd, 0, (off_t)bytes);
 	if (!error)
 		return true;
 	(void)snprintf(why, (size_t)size, "no space for the shared memory: %s", strerror(error));
@@ -246,49 +251,96 @@ static void *map(int fd, size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* Holding byte 0: are we alone, is the content good, and what follows. */
-static bool attach_locked(struct mapping *m, const struct stat *st, bool (*good)(const void *, size_t), char *why, int size)
+static bool map_shared(struct mapping *m)
 {
-	bool sized = st->st_size == (off_t)m->bytes && st->st_blocks * 512 >= st->st_size;
-	m->alone = byte_lock(m->fd, F_WRLCK, BYTE_ATTACHED) == 0;
-	if (sized)
-		m->memory = map(m->fd, m->bytes);
+	m->memory = map(m->fd, m->bytes);
 	if (m->memory)
 		range_add(m->memory, m->bytes);
-	if (!m->memory || !good(m->memory, m->bytes)) {
-		if (!m->alone) {
-			(void)snprintf(why, (size_t)size, "%s has a content that is not known here, and others use it", m->name);
-			return false;
-		}
-		if (m->memory) {
-			range_remove(m->memory);
-			(void)munmap(m->memory, m->bytes);
-		}
-		m->memory = make_zeros(m->fd, m->bytes, why, size) ? map(m->fd, m->bytes) : NULL;
-		if (!m->memory)
-			return false;
-		range_add(m->memory, m->bytes);
-		m->fresh = true;
+	return m->memory;
+}
+
+static void unmap(struct mapping *m)
+{
+	if (!m->memory)
+		return;
+	range_remove(m->memory);
+	(void)munmap(m->memory, m->bytes);
+	m->memory = NULL;
+}
+
+enum outcome { ATTACHED, FAILED, FOREIGN };
+
+/* Holding byte 0: are we alone, is the content good, and what follows. */
+static enum outcome attach_locked(struct mapping *m, const struct stat *st, bool (*good)(const void *, size_t), char *why,
+                                  int size)
+{
+	shm_point("mapping-locked");
+	m->alone = byte_lock(m->fd, F_WRLCK, BYTE_ATTACHED) == 0;
+	if (!m->alone && byte_lock(m->fd, F_RDLCK, BYTE_ATTACHED) < 0) {
+		(void)snprintf(why, (size_t)size, "%s cannot be locked: %s", m->name, strerror(errno));
+		return FAILED;
 	}
-	return true;
+	/* What others use has been written to already; only they can have left holes in it. */
+	bool sized = st->st_size == (off_t)m->bytes && (!m->alone || st->st_blocks * 512 >= st->st_size);
+	if (sized && map_shared(m) && good(m->memory, m->bytes))
+		return ATTACHED;
+	if (!m->alone)
+		return FOREIGN;
+	unmap(m);
+	m->fresh = true;
+	return make_zeros(m->fd, m->bytes, why, size) && map_shared(m) ? ATTACHED : FAILED;
 }
 
 bool mapping_attach(struct mapping *m, int dir_fd, const char *name, size_t bytes, bool (*good)(const void *, size_t),
                     char *why, int size)
 {
 	struct stat st;
+	for (int i = 0; i < TRIES; i++) {
+		*m = (struct mapping){ .bytes = bytes, .dir_fd = -1 };
+		(void)snprintf(m->name, sizeof m->name, "%s", name);
+		m->fd = open_locked(dir_fd, name, &st, why, size);
+		if (m->fd < 0)
+			return false;
+		m->device = st.st_dev;
+		m->inode = st.st_ino;
+		enum outcome outcome = attach_locked(m, &st, good, why, size);
+		if (outcome == ATTACHED) {
+			m->dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+			return true;
+		}
+		/* Cut short or overwritten while others use it: they are about to leave, and we cannot wait for that. */
+		bool again = outcome == FOREIGN && unlinkat(dir_fd, name, 0) == 0;
+		mapping_detach(m);
+		if (outcome == FAILED)
+			return false;
+		(void)snprintf(why, (size_t)size, "%s has a content that is not known here, and others use it", name);
+		if (!again)
+			return false;
+	}
+	return false;
+}
+
+bool mapping_view(struct mapping *m, int dir_fd, const char *name, size_t bytes, char *why, int size)
+{
+	struct stat st;
 	*m = (struct mapping){ .bytes = bytes, .dir_fd = -1 };
 	(void)snprintf(m->name, sizeof m->name, "%s", name);
-	m->fd = open_locked(dir_fd, name, &st, why, size);
-	if (m->fd < 0)
-		return false;
-	m->device = st.st_dev;
-	m->inode = st.st_ino;
-	if (!attach_locked(m, &st, good, why, size)) {
+	m->fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	const char *wrong = m->fd < 0 ? strerror(errno) : judge_file(m->fd, &st);
+	if (!wrong && st.st_size != (off_t)bytes)
+		wrong = "it has another size";
+	void *p = wrong ? MAP_FAILED : mmap(NULL, bytes, PROT_READ, MAP_SHARED, m->fd, 0);
+	if (!wrong && p == MAP_FAILED)
+		wrong = strerror(errno);
+	if (wrong) {
+		(void)snprintf(why, (size_t)size, "%s cannot be read: %s", name, wrong);
 		mapping_detach(m);
 		return false;
 	}
-	m->dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
+	m->device = st.st_dev;
+	m->inode = st.st_ino;
+	m->memory = p;
+	range_add(p, bytes);
 	return true;
 }
 
@@ -312,10 +364,7 @@ bool mapping_private(struct mapping *m, size_t bytes)
 
 void mapping_detach(struct mapping *m)
 {
-	if (m->memory) {
-		range_remove(m->memory);
-		(void)munmap(m->memory, m->bytes);
-	}
+	unmap(m);
 	if (m->fd >= 0)
 		close(m->fd); /* and with it every lock */
 	if (m->dir_fd >= 0)

@@ -31,17 +31,22 @@ struct mapping {
 };
 
 /* The folder for shared files: `wanted` if not empty, else /dev/shm/composure-<uid>, $XDG_RUNTIME_DIR/composure or
- * ~/.composure, the first that is, or can be made, ours alone (0700) and lies on a local file system. Returns its
- * descriptor, or -1 and a line in why. */
-int mapping_folder(const char *wanted, char *why, int why_size) MUST_CHECK;
+ * ~/.composure, the first that is ours alone (0700) and lies on a local file system; `make`: or can be made. Returns
+ * its descriptor, or -1 and a line in why. */
+int mapping_folder(const char *wanted, bool make, char *why, int why_size) MUST_CHECK;
 
 /* Opens or makes `name` in the folder and maps it. `good` judges what is there (called before anyone can attach; the
- * memory is at least `bytes` long): when it says no and we are alone, the content is made zeros. On success byte 0 is
- * still held: the caller initialises what has to be and then calls mapping_ready(). The descriptor dir_fd is
- * duplicated. False and a line in why: not ours, no space, held by somebody who does not answer, unknown content. */
+ * memory is at least `bytes` long). When it says no and we are alone, the content is made zeros; when others use it,
+ * it loses its name to a new file (they notice by mapping_intact() and leave). On success byte 0 is still held: the
+ * caller initialises what has to be and then calls mapping_ready(). The descriptor dir_fd is duplicated. False and a
+ * line in why: not ours, no space, held by somebody who does not answer. */
 bool mapping_attach(struct mapping *, int dir_fd, const char *name, size_t bytes, bool (*good)(const void *, size_t),
                     char *why, int why_size) MUST_CHECK;
 void mapping_ready(struct mapping *);
+
+/* Maps what is there for reading alone: takes no lock, changes nothing, may see it change. False and a line in why: no
+ * such file, not ours, not that long. */
+bool mapping_view(struct mapping *, int dir_fd, const char *name, size_t bytes, char *why, int why_size) MUST_CHECK;
 
 /* Private memory in its place: zeros. False: out of memory. */
 bool mapping_private(struct mapping *, size_t bytes) MUST_CHECK;
@@ -52,7 +57,8 @@ void mapping_detach(struct mapping *);
 bool mapping_byte_take(const struct mapping *, int byte) MUST_CHECK;
 void mapping_byte_give(const struct mapping *, int byte);
 
-/* Does another process hold the byte? Our own does not count. */
+/* Does another process hold the byte? Our own does not count. When the kernel does not say, yes: a holder that lives
+ * must not be taken for dead. */
 bool mapping_byte_held(const struct mapping *, int byte);
 
 /* Is the file under its name still the one that is mapped, and whole? */

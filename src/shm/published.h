@@ -16,20 +16,34 @@
 
 struct published;
 
-/* The area's content as such: zeros are nothing published. The lock of a dead writer is freed when the region is ours
+/* The area's content as such: zeros are nothing published. What a dead writer left is made good when the region is ours
  * alone. NULL: out of memory. The region outlives it. */
 struct published *published_open(struct region *, enum region_area);
 void published_close(struct published *);
 
-/* Counts publications, from 1; 0: nothing was published yet. One relaxed load. */
+/* Counts publications, from 1; 0: nothing was published yet. Two loads. */
 uint64_t published_serial(const struct published *);
 
-/* Replaces the text. False: longer than there is room for, or somebody else is writing (then that one's is as new). */
-bool published_write(struct published *, struct region *, struct view text, struct view tag) MUST_CHECK;
+/* What the text of this serial was last said to be true of: the writer's word, of no meaning here. False: another text
+ * is the current one by now. */
+bool published_stamp(const struct published *, uint64_t serial, uint64_t *stamp);
 
-/* Appends the current text to out and its tag to tag; *serial is what published_serial() says of it. False: nothing
- * there, or it changed while it was read (try again later). */
-bool published_read(const struct published *, struct buf *out, struct buf *tag, uint64_t *serial) MUST_CHECK;
+enum published_result { PUBLISHED, PUBLISH_BUSY, PUBLISH_TOO_LARGE };
+
+/* Replaces the text. BUSY: somebody else is writing, or was stopped or killed while he did. */
+enum published_result published_write(struct published *, struct region *, struct view text, struct view tag,
+                                      uint64_t stamp) MUST_CHECK;
+
+/* Another stamp for the text of this serial; no effect when it is not the current one, or the lock is not got. */
+void published_restamp(struct published *, struct region *, uint64_t serial, uint64_t stamp);
+
+struct publication {
+	uint64_t serial, stamp;
+};
+
+/* Appends the current text to out and its tag to tag; what published_serial() and published_stamp() say of it goes into
+ * the last. False: nothing there, or it changed while it was read (try again later). */
+bool published_read(const struct published *, struct buf *out, struct buf *tag, struct publication *) MUST_CHECK;
 
 /* Frees the lock when its holder is dead. True: it was. */
 bool published_repair(struct published *, struct region *);

@@ -46,6 +46,7 @@ struct region {
 	unsigned slot;    /* ours */
 	uint32_t epoch;
 	bool fresh;
+	bool ready;       /* others may attach */
 	char note[256];
 };
 
@@ -100,14 +101,20 @@ void region_epoch_name(char out[REGION_EPOCH_CHARS])
 		(void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
 }
 
+static int folder_and_name(const struct region_options *o, bool make, char name[128], char *why, int size)
+{
+	char epoch[REGION_EPOCH_CHARS];
+	region_epoch_name(epoch);
+	(void)snprintf(name, 128, "region-%d-%s-%s", REGION_LAYOUT, o->instance, epoch);
+	return mapping_folder(o->folder, make, why, size);
+}
+
 static bool attach(struct region *r, const struct region_options *o, size_t bytes)
 {
-	char name[128], epoch[REGION_EPOCH_CHARS];
-	int dir = mapping_folder(o->folder, r->note, sizeof r->note);
+	char name[128];
+	int dir = folder_and_name(o, true, name, r->note, sizeof r->note);
 	if (dir < 0)
 		return false;
-	region_epoch_name(epoch);
-	(void)snprintf(name, sizeof name, "region-%d-%s-%s", REGION_LAYOUT, o->instance, epoch);
 	bool good = mapping_attach(&r->map, dir, name, bytes, head_good, r->note, sizeof r->note);
 	close(dir);
 	return good;
@@ -118,6 +125,7 @@ static bool slot_take(struct region *r)
 	for (unsigned n = 0; n < REGION_SLOTS; n++) {
 		if (!mapping_byte_take(&r->map, MAPPING_BYTE_SLOTS + (int)n))
 			continue;
+		shm_point("slot-locked");
 		struct slot *s = &r->slots[n];
 		r->slot = n;
 		r->epoch = atomic_load(&s->epoch) + 1;
@@ -164,11 +172,41 @@ struct region *region_open(const struct region_options *o)
 	return r;
 }
 
+struct region *region_view(const struct region_options *o, char *why, int size)
+{
+	struct head own = { .complete = 0 };
+	size_t bytes = layout_of(&own);
+	char name[128];
+	struct region *r = calloc(1, sizeof *r);
+	if (!r) {
+		(void)snprintf(why, (size_t)size, "out of memory");
+		return NULL;
+	}
+	int dir = folder_and_name(o, false, name, why, size);
+	bool good = dir >= 0 && mapping_view(&r->map, dir, name, bytes, why, size);
+	if (dir >= 0)
+		close(dir);
+	if (good && !head_good(r->map.memory, bytes)) {
+		(void)snprintf(why, (size_t)size, "%s is not complete", name);
+		mapping_detach(&r->map);
+		good = false;
+	}
+	if (!good) {
+		free(r);
+		return NULL;
+	}
+	place(r);
+	r->slot = REGION_SLOTS; /* none */
+	r->ready = true;
+	return r;
+}
+
 void region_close(struct region *r)
 {
 	if (!r)
 		return;
-	atomic_store(&r->slots[r->slot].pid, 0);
+	if (r->slot < REGION_SLOTS)
+		atomic_store(&r->slots[r->slot].pid, 0);
 	mapping_detach(&r->map);
 	free(r);
 }
@@ -202,10 +240,16 @@ bool region_alone(const struct region *r)
 	return r->map.alone;
 }
 
+bool region_repairing(const struct region *r)
+{
+	return r->map.alone && !r->ready;
+}
+
 void region_ready(struct region *r)
 {
 	shm_point("region-ready");
 	atomic_store(&r->head->complete, 1);
+	r->ready = true;
 	mapping_ready(&r->map);
 }
 
@@ -240,7 +284,7 @@ bool region_holder_alive(struct region *r, uint64_t holder)
 
 bool region_intact(const struct region *r)
 {
-	return mapping_intact(&r->map);
+	return mapping_intact(&r->map) && head_good(r->map.memory, r->map.bytes);
 }
 
 void region_describe(struct region *r, FILE *f)
@@ -253,7 +297,7 @@ void region_describe(struct region *r, FILE *f)
 		(void)fprintf(f, "area        %-8s %zu bytes\n", area_names[i], area_bytes[i]);
 	for (unsigned n = 0; n < REGION_SLOTS; n++) {
 		const struct slot *s = &r->slots[n];
-		if (n != r->slot && region_slot_alive(r, n))
+		if (region_slot_alive(r, n))
 			(void)fprintf(f, "worker      slot %u, pid %u, epoch %u, %u connections%s\n", n, atomic_load(&s->pid),
 			              atomic_load(&s->epoch), atomic_load(&s->connections),
 			              atomic_load(&s->leaving) ? ", leaving" : "");

@@ -15,8 +15,12 @@
 #include "base/view.h"
 #include "shm/lock.h"
 
-/* Changes whenever a structure in the region changes: builds with different numbers have different files. */
-enum { REGION_LAYOUT = 1, REGION_SLOTS = 256 };
+/* Changes whenever a structure in the region changes: builds with different numbers have different files. (A test build
+ * says another one on the command line.) */
+#ifndef REGION_LAYOUT
+#define REGION_LAYOUT 2
+#endif
+enum { REGION_SLOTS = 256 };
 
 /*   area       bytes */
 #define REGION_AREAS(X)                          \
@@ -46,6 +50,9 @@ struct region_options {
 
 struct region;
 
+/* What is there, for region_describe() and other readers; nothing is changed, no slot taken. NULL and a line in why. */
+struct region *region_view(const struct region_options *, char *why, int why_size);
+
 /* Attaches, or falls back to private memory. NULL: not even that. The caller owns it. */
 struct region *region_open(const struct region_options *);
 void region_close(struct region *);
@@ -62,6 +69,9 @@ bool region_fresh(const struct region *);
 /* Nobody else was attached: locks found held are of the dead, data may be repaired at leisure. */
 bool region_alone(const struct region *);
 
+/* That, and nobody can attach before region_ready(). */
+bool region_repairing(const struct region *);
+
 /* Everything that had to be initialised is: others may attach. Exactly once, soon after region_open(). */
 void region_ready(struct region *);
 
@@ -74,7 +84,7 @@ struct slot *region_slot_at(struct region *, unsigned n);
 bool region_slot_alive(struct region *, unsigned n);
 bool region_holder_alive(struct region *, uint64_t holder);
 
-/* The file is still the one under its name. False: drain and leave, so that a successor attaches to the new one. */
+/* The file is still the one under its name, and its head what it was. False: drain and leave, so that a successor attaches to the new one. */
 bool region_intact(const struct region *);
 
 /* For people: layout, sizes, who is attached. */

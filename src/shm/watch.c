@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +41,13 @@ struct watch {
 
 static const uint64_t EXPIRY_MASK = ((uint64_t)1 << 40) - 1;
 
+static int64_t clock_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static uint64_t lease_word(uint64_t epoch, int64_t expiry_ms)
 {
 	return epoch << 40 | ((uint64_t)expiry_ms & EXPIRY_MASK);
@@ -58,17 +66,35 @@ static bool file_good(const void *memory, size_t bytes)
 	return memcmp(f->magic, MAGIC, sizeof f->magic) == 0 && f->bytes == bytes && atomic_load(&f->complete) == 1;
 }
 
+static int folder_and_name(const char *folder, const char *instance, bool make, char name[128], char *why, int size)
+{
+	char epoch[REGION_EPOCH_CHARS];
+	region_epoch_name(epoch);
+	(void)snprintf(name, 128, "watch-%s-%s", instance, epoch);
+	return mapping_folder(folder, make, why, size);
+}
+
 static bool attach(struct watch *w, const char *folder, const char *instance)
 {
-	char name[128], epoch[REGION_EPOCH_CHARS];
-	int dir = mapping_folder(folder, w->note, sizeof w->note);
+	char name[128];
+	int dir = folder_and_name(folder, instance, true, name, w->note, sizeof w->note);
 	if (dir < 0)
 		return false;
-	region_epoch_name(epoch);
-	(void)snprintf(name, sizeof name, "watch-%s-%s", instance, epoch);
 	bool good = mapping_attach(&w->map, dir, name, sizeof *w->file, file_good, w->note, sizeof w->note);
 	close(dir);
 	return good;
+}
+
+static void initialise(struct watch_file *f)
+{
+	uint64_t start;
+	memcpy(f->magic, MAGIC, sizeof f->magic);
+	f->bytes = sizeof *f;
+	if (getrandom(&start, sizeof start, GRND_NONBLOCK) != (ssize_t)sizeof start)
+		start = (uint64_t)clock_ns() * 0x9e3779b97f4a7c15u;
+	atomic_store(&f->all.both, start);
+	shm_point("watch-begun");
+	atomic_store(&f->complete, 1);
 }
 
 struct watch *watch_open(const char *folder, const char *instance)
@@ -81,12 +107,30 @@ struct watch *watch_open(const char *folder, const char *instance)
 		return NULL;
 	}
 	w->file = w->map.memory;
-	if (w->map.fresh) {
-		memcpy(w->file->magic, MAGIC, sizeof w->file->magic);
-		w->file->bytes = sizeof *w->file;
-		atomic_store(&w->file->complete, 1);
-	}
+	if (w->map.fresh)
+		initialise(w->file);
 	mapping_ready(&w->map);
+	return w;
+}
+
+struct watch *watch_view(const char *folder, const char *instance, char *why, int size)
+{
+	char name[128];
+	struct watch *w = calloc(1, sizeof *w);
+	int dir = w ? folder_and_name(folder, instance, false, name, why, size) : -1;
+	bool good = dir >= 0 && mapping_view(&w->map, dir, name, sizeof *w->file, why, size);
+	if (dir >= 0)
+		close(dir);
+	if (good && !file_good(w->map.memory, w->map.bytes)) {
+		(void)snprintf(why, (size_t)size, "%s is not complete", name);
+		mapping_detach(&w->map);
+		good = false;
+	}
+	if (!good) {
+		free(w);
+		return NULL;
+	}
+	w->file = w->map.memory;
 	return w;
 }
 
@@ -104,9 +148,14 @@ bool watch_is_shared(const struct watch *w)
 	return w->map.fd >= 0;
 }
 
+struct view watch_note(const struct watch *w)
+{
+	return watch_is_shared(w) ? VIEW("") : view_of(w->note);
+}
+
 bool watch_intact(const struct watch *w)
 {
-	return mapping_intact(&w->map);
+	return mapping_intact(&w->map) && file_good(w->file, w->map.bytes);
 }
 
 /* --- the lease --- */
@@ -114,8 +163,12 @@ bool watch_intact(const struct watch *w)
 static bool renew(struct watch *w, uint64_t word, int64_t now_ms)
 {
 	uint64_t next = lease_word(w->epoch, now_ms + WATCH_LEASE_MS);
-	if (word >> 40 == w->epoch && atomic_compare_exchange_strong(&w->file->lease, &word, next))
+	if (word >> 40 == w->epoch && atomic_compare_exchange_strong(&w->file->lease, &word, next)) {
+		/* Taken from one that was stopped, who has let go of the byte meanwhile: without it we would be taken for dead. */
+		if (!w->has_byte)
+			w->has_byte = mapping_byte_take(&w->map, MAPPING_BYTE_WATCH);
 		return true;
+	}
 	/* Somebody took it while we were stopped. */
 	w->holding = false;
 	if (w->has_byte)
@@ -143,6 +196,7 @@ bool watch_hold(struct watch *w, int64_t now_ms)
 		w->has_byte = false;
 		return false;
 	}
+	shm_point("watch-taken");
 	w->holding = true;
 	return true;
 }
@@ -186,6 +240,7 @@ void watch_describe(const struct watch *w, FILE *f)
 	(void)fprintf(f, "watch       %s, lease epoch %llu, ends in %lld ms\n",
 	              watch_is_shared(w) ? w->map.name : w->note, (unsigned long long)(word >> 40),
 	              (long long)((int64_t)(word & EXPIRY_MASK) - now));
+	(void)fprintf(f, "watcher     %s\n", mapping_byte_held(&w->map, MAPPING_BYTE_WATCH) ? "alive" : "none");
 	if (beat)
 		(void)fprintf(f, "heartbeat   %lld ms ago\n", (long long)(now - beat));
 	else

@@ -17,6 +17,9 @@
 
 enum { WATCH_TAGS = 1 << 20, WATCH_LEASE_MS = 500 };
 
+/* In a new file the counters for every tag begin at random: what is remembered under another file's numbers, or under
+ * those of a file that was cut short since, does not fit by chance. */
+
 /* A tag's counters, in one word so that both are read at once: hard in the high half, soft in the low one. */
 struct watch_counter {
 	_Atomic uint64_t both;
@@ -29,7 +32,11 @@ struct watch;
 struct watch *watch_open(const char *folder, const char *instance);
 void watch_close(struct watch *);
 bool watch_is_shared(const struct watch *);
+struct view watch_note(const struct watch *); /* why it is not; empty when it is */
 bool watch_intact(const struct watch *);
+
+/* What is there, for watch_describe(); nothing is changed. NULL and a line in why. */
+struct watch *watch_view(const char *folder, const char *instance, char *why, int why_size);
 
 /* Milliseconds of CLOCK_BOOTTIME: what the lease and the heartbeat count in. */
 int64_t watch_clock_ms(void);
