@@ -1,43 +1,72 @@
 /* The one hard fact: a query can be out on several connections at a time (sent once more behind a stall), or on none.
- * So what is out is a flight, and a query and its flights point at each other; whichever ends first cuts the ties. */
+ * So what is out is a flight, and a query and its flights point at each other; whichever ends first cuts the ties.
+ *
+ *     submitted --> fast ----------------> shared connection, up to 8 deep      classes that are proven fast
+ *               \-> class's own queue ---> a connection to itself               writes, and classes that are not (yet)
+ *
+ * Classes with a queue of their own take turns, so that fifty slow statements of one do not stand before the first
+ * statement of another.
+ */
 #include "config.h"
 
 #include "db/pool.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 
 enum {
-	STALL_US = 5000,      /* a segment out for longer holds others up */
-	FAST_US = 10000,      /* a statement within this counts as fast */
+	STALL_MIN_US = 5000,  /* a segment out for longer holds others up: between these two, 4 times what is usual, */
+	STALL_MAX_US = 12000, /* so that a machine that is slow as a whole does not send its work twice */
+	FAST_US = 10000,      /* a class that takes no longer on average is fast */
+	SLOW_US = 50000,      /* one that takes longer holds its connections long: at most half of them */
+	ERRATIC_US = 50000,   /* a fast class of which one statement took so long is not merged with others ... */
+	ERRATIC_FOR_US = 10000000, /* ... for so long */
+	TOOK_MAX_US = 500000, /* counted of one statement: a single one, however long, does not make a class slow */
 	PROVEN_RUNS = 8,      /* so many fast ones in a row prove a class */
 	NAMED_RUNS = 2,       /* a class that succeeded so often is worth a prepared statement */
 	SENT_MAX = 3,         /* a read is out on so many connections at most */
 	DEPTH_MAX = 8,        /* statements that queue on a connection */
+	HEDGE_COST = 16,      /* answers that pay for one sending again: it stays a sixteenth of the work, */
+	HEDGE_FIRST = 64 * HEDGE_COST, /* but for so many at once */
+	HEDGE_MAX = 256 * HEDGE_COST,
 	GRACE_US = 1000000,   /* silence past the deadline before a connection is given up */
 	BACKOFF_FIRST_US = 50000,
-	BACKOFF_MAX_US = 1000000,
-	CLASSES = 1024,
+	BACKOFF_MAX_US = 250000,
+	SETTLED_US = 1000000, /* a connection that is lost sooner counts as one that could not be made */
+	DOWN_WAITING = 64,    /* queries that may wait for the next attempt while PostgreSQL is down */
+	CLASSES_KEPT = 1024,
+	CLASS_SLOTS = 1024,
 };
 
-/* One answer in 64 moves the share of slow ones by 1/64; above 1/16 the class runs alone. */
-static const unsigned SLOW_ONE = 1024, SLOW_LIMIT = 4096, SLOW_SHIFT = 6; /* in 1/65536 */
+struct list {
+	struct query *head, **tail;
+};
 
+/* Statements of one text. Kept while a query or a flight is one of it, and after that until room is needed. */
 struct class {
+	struct class *chain;      /* in its slot of the table */
 	uint64_t hash;
-	uint32_t slow;       /* share of slow answers lately, in 1/65536 */
-	uint16_t fast_runs;  /* saturating; back to 0 by a slow answer while unproven */
-	uint16_t successes;  /* saturating */
-	int64_t stalled_us;  /* when it last held others up: not merged for a while after */
+	unsigned holders;         /* queries and flights */
+	bool used;                /* since the sweep came by */
+
+	uint32_t mean_us;         /* of its statements lately, each for its share of a segment */
+	uint16_t fast_runs;       /* saturating; back to 0 by a slow one while unproven */
+	uint16_t successes;       /* saturating */
+	int64_t stalled_us;       /* when one that has its connection to itself was last seen to take long */
+	int64_t erratic_us;       /* when one took long that should not have */
+
+	struct list waiting;      /* for a connection to itself */
+	struct class *next, *prev; /* in the ring, while any is waiting */
+	unsigned n_alone;         /* connections that its reads have to themselves */
 };
 
 struct flight {
 	struct query *query;      /* NULL: nobody wants it any more */
 	struct flight *next;      /* of the same query */
-	uint64_t hash;
+	struct class *class;
 };
 
 struct batch {
@@ -57,12 +86,7 @@ struct slot {
 	struct conn *conn;
 	struct batch *head, **tail;
 	unsigned n_out;           /* statements out */
-	int64_t retry_us;         /* not opened again before */
-	int64_t backoff_us;
-};
-
-struct list {
-	struct query *head, **tail;
+	int64_t ready_us;         /* since when it stands; 0: it does not */
 };
 
 struct pool {
@@ -71,15 +95,27 @@ struct pool {
 	struct slot *slots;
 	unsigned n_slots;
 
-	struct list fast, alone; /* waiting to be sent */
-	unsigned n_waiting, n_out;
+	struct list fast;         /* waiting for a place behind others */
+	struct class *ring;       /* classes with waiting ones; this one's turn is next */
+	unsigned n_ring;
+	struct slot *reserved;    /* gets nothing more until it is idle, for one that waits for a connection to itself */
+	bool alone_last;          /* whose turn was last, where there is but one connection */
+	struct list refused;      /* get ERR_UNAVAILABLE or ERR_OVERLOADED at the end of the wake-up */
+	unsigned n_waiting, n_out; /* queries */
 	struct task flush;
 	struct timer tick;
 	struct batch *free_batches;
 
-	struct class classes[CLASSES];
-	unsigned hedge_credit;    /* so that re-sending stays a small share of the work */
+	struct class *classes[CLASS_SLOTS];
+	unsigned n_classes, sweep_at;
+	struct class nameless;    /* for statements when malloc fails: never proven */
+
+	int64_t usual_us;         /* that the oldest segment of a shared connection is out */
+	unsigned hedge_credit;
+	int64_t retry_us, backoff_us; /* no attempt to connect before */
 	bool down;                /* the last attempt failed and nothing stands */
+	uint64_t dice;
+	uint64_t n_sent, n_hedged; /* statements, for the log */
 	char why[200];
 };
 
@@ -88,8 +124,15 @@ static void tick(struct timer *);
 
 /* --- lists of waiting queries --- */
 
+static void list_init(struct list *l)
+{
+	l->head = NULL;
+	l->tail = &l->head;
+}
+
 static void list_add(struct list *l, struct query *q)
 {
+	q->in = l;
 	q->next = NULL;
 	q->link = l->tail;
 	*l->tail = q;
@@ -98,6 +141,7 @@ static void list_add(struct list *l, struct query *q)
 
 static void list_push(struct list *l, struct query *q)
 {
+	q->in = l;
 	q->next = l->head;
 	q->link = &l->head;
 	if (l->head)
@@ -107,37 +151,93 @@ static void list_push(struct list *l, struct query *q)
 	l->head = q;
 }
 
-static void list_remove(struct list *l, struct query *q)
+static void list_remove(struct query *q)
 {
 	*q->link = q->next;
 	if (q->next)
 		q->next->link = q->link;
 	else
-		l->tail = q->link;
+		q->in->tail = q->link;
 	q->link = NULL;
+	q->in = NULL;
 }
 
 /* --- classes --- */
 
-static struct class *class_of(struct pool *p, uint64_t hash)
+/* Looks at some that nobody holds and forgets those that were not used since it looked last. */
+static void classes_sweep(struct pool *p)
 {
-	struct class *c = &p->classes[hash % CLASSES];
-	if (c->hash != hash)
-		*c = (struct class){ .hash = hash };
+	unsigned before = p->n_classes;
+	for (unsigned i = 0; i < 2 * CLASS_SLOTS && p->n_classes == before; i++) {
+		struct class **at = &p->classes[p->sweep_at++ % CLASS_SLOTS];
+		while (*at) {
+			struct class *c = *at;
+			if (c->holders || c->used) {
+				c->used = false;
+				at = &c->chain;
+				continue;
+			}
+			*at = c->chain;
+			free(c);
+			p->n_classes--;
+		}
+	}
+}
+
+static struct class *class_hold(struct pool *p, uint64_t hash)
+{
+	struct class **slot = &p->classes[hash % CLASS_SLOTS];
+	struct class *c = *slot;
+	while (c && c->hash != hash)
+		c = c->chain;
+	if (!c) {
+		if (p->n_classes >= CLASSES_KEPT)
+			classes_sweep(p);
+		c = calloc(1, sizeof *c);
+		if (c) {
+			c->hash = hash;
+			c->chain = *slot;
+			*slot = c;
+			list_init(&c->waiting);
+			p->n_classes++;
+		} else {
+			c = &p->nameless;
+		}
+	}
+	c->used = true;
+	c->holders++;
 	return c;
+}
+
+static void class_let_go(struct class *c)
+{
+	c->holders--;
 }
 
 static bool class_is_fast(const struct class *c)
 {
-	return c->fast_runs >= PROVEN_RUNS && c->slow < SLOW_LIMIT;
+	return c->fast_runs >= PROVEN_RUNS && c->mean_us <= FAST_US;
 }
 
-static void class_learn(struct class *c, int64_t took_us, bool good)
+static bool class_is_slow(const struct class *c, int64_t now)
 {
-	bool fast = took_us <= FAST_US;
-	c->slow -= c->slow >> SLOW_SHIFT;
-	if (!fast)
-		c->slow += SLOW_ONE;
+	return c->mean_us > SLOW_US || (c->stalled_us && now - c->stalled_us < 2 * STALL_MAX_US);
+}
+
+/* `n` statements shared the segment that took so long: which of them it was cannot be told, so each gets its share. */
+static void class_learn(struct pool *p, struct class *c, int64_t took_us, unsigned n, bool good)
+{
+	if (c == &p->nameless)
+		return;
+	if (class_is_fast(c) && took_us > ERRATIC_US)
+		c->erratic_us = loop_now_us(p->loop);
+	int64_t took = took_us / n;
+	bool fast = took <= FAST_US;
+	if (took > TOOK_MAX_US)
+		took = TOOK_MAX_US;
+	/* An average over 64 once it is proven, sooner to learn before. */
+	int64_t weight = c->successes == 0 ? 1 : c->fast_runs < PROVEN_RUNS ? 4 : 64;
+	c->mean_us = (uint32_t)(c->mean_us + (took - c->mean_us) / weight);
 	if (!fast && c->fast_runs < PROVEN_RUNS)
 		c->fast_runs = 0;
 	else if (fast && c->fast_runs < UINT16_MAX)
@@ -146,26 +246,54 @@ static void class_learn(struct class *c, int64_t took_us, bool good)
 		c->successes++;
 }
 
+/* --- classes that wait take turns --- */
+
+static void ring_add(struct pool *p, struct class *c)
+{
+	if (!p->ring) {
+		p->ring = c->next = c->prev = c;
+	} else {
+		c->next = p->ring;
+		c->prev = p->ring->prev;
+		c->prev->next = c->next->prev = c;
+	}
+	p->n_ring++;
+}
+
+static void ring_remove(struct pool *p, struct class *c)
+{
+	c->prev->next = c->next;
+	c->next->prev = c->prev;
+	if (p->ring == c)
+		p->ring = c->next == c ? NULL : c->next;
+	c->next = c->prev = NULL;
+	p->n_ring--;
+}
+
+static void wait_alone(struct pool *p, struct query *q)
+{
+	if (!q->class->waiting.head)
+		ring_add(p, q->class);
+	list_add(&q->class->waiting, q);
+	p->n_waiting++;
+}
+
+static void unwait(struct pool *p, struct query *q)
+{
+	if (!q->link)
+		return;
+	bool alone = q->in == &q->class->waiting;
+	list_remove(q);
+	p->n_waiting--;
+	if (alone && !q->class->waiting.head)
+		ring_remove(p, q->class);
+}
+
 /* --- the life of a query --- */
 
 static void wake(struct pool *p)
 {
 	loop_defer(p->loop, &p->flush);
-}
-
-static struct list *list_for(struct pool *p, const struct query *q)
-{
-	bool shares = !q->write && !q->alone && class_is_fast(class_of(p, q->statement->hash));
-	return shares ? &p->fast : &p->alone;
-}
-
-/* Waiting is told from the link; which of the two lists it is in matters only for the last one of it. */
-static void unwait(struct pool *p, struct query *q)
-{
-	if (!q->link)
-		return;
-	list_remove(p->fast.tail == &q->next ? &p->fast : &p->alone, q);
-	p->n_waiting--;
 }
 
 static void cut_flights(struct pool *p, struct query *q)
@@ -177,19 +305,45 @@ static void cut_flights(struct pool *p, struct query *q)
 	q->flights = NULL;
 }
 
-static void finish(struct pool *p, struct query *q, enum status status, const struct db_error *error)
+static void forget(struct pool *p, struct query *q)
 {
 	unwait(p, q);
 	cut_flights(p, q);
+	if (q->class)
+		class_let_go(q->class);
+	q->class = NULL;
+}
+
+static void finish(struct pool *p, struct query *q, enum status status, const struct db_error *error)
+{
+	forget(p, q);
 	q->done(q, status, error);
+}
+
+/* Ends it at the end of this wake-up: its done() may do anything, so never from within a walk. */
+static void refuse(struct pool *p, struct query *q)
+{
+	unwait(p, q);
+	list_add(&p->refused, q);
+	p->n_waiting++;
+	wake(p);
+}
+
+static bool may_queue(const struct query *q)
+{
+	return !q->write && !q->alone && class_is_fast(q->class);
 }
 
 static void wait_again(struct pool *p, struct query *q)
 {
 	if (q->link)
 		return;
-	list_add(list_for(p, q), q);
-	p->n_waiting++;
+	if (may_queue(q)) {
+		list_add(&p->fast, q);
+		p->n_waiting++;
+	} else {
+		wait_alone(p, q);
+	}
 	wake(p);
 }
 
@@ -241,6 +395,11 @@ static struct batch *batch_of(struct segment *s)
 	return CONTAINER_OF(s, struct batch, segment);
 }
 
+static int64_t head_for_us(const struct pool *p, const struct segment *s)
+{
+	return loop_now_us(p->loop) - s->head_since_us;
+}
+
 static bool on_rows(struct segment *s, unsigned statement, struct rows *rows)
 {
 	struct batch *b = batch_of(s);
@@ -252,15 +411,15 @@ static bool on_rows(struct segment *s, unsigned statement, struct rows *rows)
 	q->rows(q, rows);
 	if (q->write)
 		return true; /* done() waits for the commit */
-	class_learn(class_of(p, f->hash), loop_now_us(p->loop) - s->head_since_us, true);
-	if (p->hedge_credit < 4096)
+	class_learn(p, f->class, head_for_us(p, s), b->n, true);
+	if (p->hedge_credit < HEDGE_MAX)
 		p->hedge_credit++;
 	finish(p, q, OK, NULL);
 	return true;
 }
 
-/* What each flight of a segment comes to that did not end well. */
-static void flight_failed(struct batch *b, unsigned i, enum segment_end end, const struct db_error *error)
+/* What each flight of a segment comes to that did not end well. `failed` is the statement at fault, -1: none. */
+static void flight_failed(struct batch *b, unsigned i, enum segment_end end, int failed, const struct db_error *error)
 {
 	struct pool *p = b->slot->pool;
 	struct flight *f = &b->flight[i];
@@ -274,8 +433,8 @@ static void flight_failed(struct batch *b, unsigned i, enum segment_end end, con
 	if (end == SEGMENT_LOST) {
 		if (again(p, q, false))
 			return;
-		/* An error that came before the end says that the transaction was rolled back. */
-		enum status st = q->write && !has_state ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE;
+		/* An error while the statement ran says that it was rolled back; behind it the commit may be through. */
+		enum status st = q->write && !(has_state && failed >= 0) ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE;
 		finish(p, q, st, error);
 		return;
 	}
@@ -283,7 +442,7 @@ static void flight_failed(struct batch *b, unsigned i, enum segment_end end, con
 	if ((b->n > 1 || stale) && again(p, q, true))
 		return;
 	if (has_state && strcmp(error->sqlstate, "57014") == 0)
-		class_learn(class_of(p, f->hash), FAST_US + 1, false);
+		class_learn(p, f->class, head_for_us(p, &b->segment), 1, false);
 	finish(p, q, has_state ? sqlstate_status(error->sqlstate) : ERR_DATABASE, error);
 }
 
@@ -292,37 +451,72 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 	struct batch *b = batch_of(s);
 	struct slot *slot = b->slot;
 	struct pool *p = slot->pool;
-	(void)failed;
+	int64_t took = head_for_us(p, s);
 	slot->head = b->next;
 	if (!slot->head)
 		slot->tail = &slot->head;
 	slot->n_out -= b->n;
+	if (!b->exclusive && end == SEGMENT_DONE)
+		p->usual_us += ((took < STALL_MAX_US ? took : STALL_MAX_US) - p->usual_us) / 64;
+	if (b->exclusive && !b->write)
+		b->flight[0].class->n_alone--;
 	for (unsigned i = 0; i < b->n; i++) {
 		struct flight *f = &b->flight[i];
 		if (end != SEGMENT_DONE) {
-			flight_failed(b, i, end, error);
+			flight_failed(b, i, end, failed, error);
 		} else if (f->query) {
 			/* A write whose commit is through, or a statement that returns nothing at all. */
-			class_learn(class_of(p, f->hash), loop_now_us(p->loop) - s->head_since_us, true);
+			class_learn(p, f->class, took, b->n, true);
 			finish(p, f->query, OK, NULL);
 		} else if (b->n == 1) {
 			/* Nobody waited for it any more: that it was slow is worth knowing all the same. */
-			class_learn(class_of(p, f->hash), loop_now_us(p->loop) - s->head_since_us, true);
+			class_learn(p, f->class, took, 1, true);
 		}
+		class_let_go(f->class);
 	}
 	batch_free(p, b);
 }
 
 /* --- connections --- */
 
+static bool any_alive(const struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_slots; i++)
+		if (!conn_is_closed(p->slots[i].conn))
+			return true;
+	return false;
+}
+
+static void refuse_all(struct pool *p)
+{
+	while (p->fast.head)
+		refuse(p, p->fast.head);
+	while (p->ring)
+		refuse(p, p->ring->waiting.head);
+}
+
+/* As many as there are now: what their done() submits may be refused in its turn. */
+static void finish_refused(struct pool *p)
+{
+	unsigned n = 0;
+	for (const struct query *q = p->refused.head; q; q = q->next)
+		n++;
+	for (; n && p->refused.head; n--)
+		finish(p, p->refused.head, p->down ? ERR_UNAVAILABLE : ERR_OVERLOADED, NULL);
+}
+
 static void on_ready(void *context, struct conn *c)
 {
 	(void)c;
 	struct slot *slot = context;
-	slot->backoff_us = 0;
-	slot->pool->down = false;
-	slot->pool->why[0] = '\0';
-	wake(slot->pool);
+	struct pool *p = slot->pool;
+	slot->ready_us = loop_now_us(p->loop);
+	p->backoff_us = p->retry_us = 0;
+	if (p->why[0])
+		log_info("postgresql: connected again");
+	p->down = false;
+	p->why[0] = '\0';
+	wake(p);
 }
 
 static void on_progress(void *context, struct conn *c)
@@ -333,19 +527,22 @@ static void on_progress(void *context, struct conn *c)
 		wake(p);
 }
 
-static bool any_alive(const struct pool *p)
+static uint64_t roll(struct pool *p, uint64_t below)
 {
-	for (unsigned i = 0; i < p->n_slots; i++)
-		if (!conn_is_closed(p->slots[i].conn))
-			return true;
-	return false;
+	p->dice ^= p->dice << 13;
+	p->dice ^= p->dice >> 7;
+	p->dice ^= p->dice << 17;
+	return p->dice % below;
 }
 
-static void fail_all(struct pool *p, struct list *l)
+static void tell_why(struct pool *p, struct view why)
 {
-	/* Each done() may submit anew; that is answered by the next flush. */
-	for (unsigned n = p->n_waiting; n && l->head; n--)
-		finish(p, l->head, ERR_UNAVAILABLE, NULL);
+	char text[sizeof p->why];
+	(void)snprintf(text, sizeof text, "%.*s", VIEW_ARG(why));
+	if (strcmp(text, p->why) == 0)
+		return; /* each attempt fails for the same reason: once is enough */
+	memcpy(p->why, text, sizeof text);
+	log_warn("postgresql: %s", p->why);
 }
 
 static void on_closed(void *context, struct conn *c, struct view why)
@@ -353,37 +550,66 @@ static void on_closed(void *context, struct conn *c, struct view why)
 	(void)c;
 	struct slot *slot = context;
 	struct pool *p = slot->pool;
-	(void)snprintf(p->why, sizeof p->why, "%.*s", VIEW_ARG(why));
-	log_warn("postgresql: %s", p->why);
+	int64_t now = loop_now_us(p->loop);
+	bool stood = slot->ready_us, settled = stood && now - slot->ready_us > SETTLED_US;
+	slot->ready_us = 0;
+	tell_why(p, why);
 	/* A connection that had stood is worth an attempt at once; one that could not be made backs off, with jitter. */
-	int64_t wait = slot->backoff_us;
-	slot->backoff_us = wait ? wait * 2 : BACKOFF_FIRST_US;
-	if (slot->backoff_us > BACKOFF_MAX_US)
-		slot->backoff_us = BACKOFF_MAX_US;
-	slot->retry_us = loop_now_us(p->loop) + wait / 2 + (wait ? random() % wait : 0);
-	if (wait && !any_alive(p)) {
+	if (settled) {
+		p->retry_us = now;
+	} else {
+		int64_t wait = p->backoff_us ? p->backoff_us * 2 : BACKOFF_FIRST_US;
+		p->backoff_us = wait < BACKOFF_MAX_US ? wait : BACKOFF_MAX_US;
+		p->retry_us = now + p->backoff_us / 2 + (int64_t)roll(p, (uint64_t)p->backoff_us);
+	}
+	if (!stood && !any_alive(p)) {
 		p->down = true;
-		fail_all(p, &p->fast);
-		fail_all(p, &p->alone);
+		refuse_all(p);
 	}
 	wake(p);
 }
 
-static bool conn_stuck(const struct slot *s, int64_t now)
+static void open_one(struct pool *p, int64_t now)
 {
-	const struct segment *head = conn_head(s->conn);
-	return head && now - head->head_since_us > STALL_US;
+	struct conn *closed = NULL;
+	for (unsigned i = 0; i < p->n_slots; i++) {
+		struct slot *s = &p->slots[i];
+		if (conn_is_closed(s->conn))
+			closed = closed ? closed : s->conn;
+		else if (!conn_is_ready(s->conn) && !s->head)
+			return; /* one is on its way already */
+	}
+	if (!closed)
+		return;
+	if (p->retry_us <= now)
+		conn_open(closed);
+	else if (!p->tick.place || p->tick.due_us > p->retry_us)
+		loop_timer_set(p->loop, &p->tick, p->retry_us);
 }
 
-static bool slot_is_idle(const struct slot *s)
+/* --- where there is room --- */
+
+static int64_t stall_us(const struct pool *p)
 {
-	return conn_is_ready(s->conn) && !s->head;
+	int64_t us = 4 * p->usual_us;
+	return us < STALL_MIN_US ? STALL_MIN_US : us > STALL_MAX_US ? STALL_MAX_US : us;
+}
+
+static bool slot_is_stuck(const struct slot *s, int64_t now)
+{
+	const struct segment *head = conn_head(s->conn);
+	return head && now - head->head_since_us >= stall_us(s->pool);
+}
+
+static bool slot_is_shared(const struct slot *s, int64_t now)
+{
+	return conn_is_ready(s->conn) && !(s->head && s->head->exclusive) && !slot_is_stuck(s, now);
 }
 
 static struct slot *idle_slot(struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_slots; i++)
-		if (slot_is_idle(&p->slots[i]))
+		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head)
 			return &p->slots[i];
 	return NULL;
 }
@@ -394,39 +620,24 @@ static struct slot *shared_slot(struct pool *p, int64_t now)
 	struct slot *best = NULL;
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		struct slot *s = &p->slots[i];
-		if (!conn_is_ready(s->conn) || s->n_out >= DEPTH_MAX || conn_stuck(s, now))
-			continue;
-		bool exclusive = false;
-		for (const struct batch *b = s->head; b; b = b->next)
-			exclusive |= b->exclusive;
-		if (!exclusive && (!best || s->n_out < best->n_out))
+		if (s != p->reserved && s->n_out < DEPTH_MAX && slot_is_shared(s, now) && (!best || s->n_out < best->n_out))
 			best = s;
 	}
 	return best;
 }
 
-static void open_one(struct pool *p, int64_t now)
+/* Where there are always some reads out on every connection, none would ever be idle: one has to run dry. */
+static void reserve(struct pool *p, struct slot *before, int64_t now)
 {
-	struct slot *closed = NULL;
-	int64_t soonest = INT64_MAX;
+	if (before && before->head && slot_is_shared(before, now)) {
+		p->reserved = before;
+		return;
+	}
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		struct slot *s = &p->slots[i];
-		if (!conn_is_closed(s->conn)) {
-			if (!conn_is_ready(s->conn) && !s->head)
-				return; /* one is on its way already */
-			continue;
-		}
-		if (s->retry_us <= now) {
-			closed = s;
-			break;
-		}
-		if (s->retry_us < soonest)
-			soonest = s->retry_us;
+		if (s->head && slot_is_shared(s, now) && (!p->reserved || s->n_out < p->reserved->n_out))
+			p->reserved = s;
 	}
-	if (closed)
-		conn_open(closed->conn);
-	else if (soonest != INT64_MAX && (!p->tick.place || p->tick.due_us > soonest))
-		loop_timer_set(p->loop, &p->tick, soonest);
 }
 
 /* --- sending --- */
@@ -460,14 +671,15 @@ static struct batch *batch_begin(struct pool *p, struct slot *slot, const struct
 static void batch_add(struct pool *p, struct batch *b, struct query *q)
 {
 	struct flight *f = &b->flight[b->n++];
-	*f = (struct flight){ .query = q, .next = q->flights, .hash = q->statement->hash };
+	*f = (struct flight){ .query = q, .next = q->flights, .class = q->class };
+	q->class->holders++;
 	if (!q->flights)
 		p->n_out++;
 	q->flights = f;
 	q->n_sent++;
+	p->n_sent++;
 	b->slot->n_out++;
-	bool named = !q->alone && class_of(p, f->hash)->successes >= NAMED_RUNS;
-	conn_statement(b->slot->conn, &b->segment, q->statement, named);
+	conn_statement(b->slot->conn, &b->segment, q->statement, !q->alone && q->class->successes >= NAMED_RUNS);
 }
 
 static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
@@ -476,46 +688,99 @@ static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
 	if (!b)
 		return false;
 	b->exclusive = true;
+	q->class->n_alone += !q->write;
 	batch_add(p, b, q);
 	conn_sync(slot->conn, &b->segment);
+	p->alone_last = true;
 	return true;
 }
 
-/* Writes and reads that are not proven fast: a connection each, within their shares. */
-static void flush_alone(struct pool *p)
+/* What those with a connection to themselves hold, and may hold at most. */
+struct shares {
+	unsigned all, slow, all_max, slow_max;
+};
+
+static struct shares shares_now(const struct pool *p, int64_t now)
 {
-	unsigned reads = 0, all = 0;
+	struct shares s = { 0, 0, 0, 0 };
+	unsigned n_ready = 0;
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		const struct batch *b = p->slots[i].head;
-		if (b && b->exclusive) {
-			all++;
-			reads += !b->write;
-		}
+		n_ready += p->slots[i].ready_us != 0;
+		if (!b || !b->exclusive)
+			continue;
+		s.all++;
+		s.slow += !b->write && class_is_slow(b->flight[0].class, now);
 	}
-	unsigned reads_max = p->n_slots > 1 ? p->n_slots / 2 : 1;
-	unsigned all_max = p->n_slots > 1 ? p->n_slots - 1 : 1;
-	for (struct query *q = p->alone.head, *next; q && all < all_max; q = next) {
+	s.all_max = n_ready > 1 ? n_ready - 1 : 1;
+	s.slow_max = n_ready > 1 ? n_ready / 2 : 1;
+	return s;
+}
+
+/* Writes, and reads that are not known to be slow, share what slow ones leave; none of it is the last connection. */
+static bool has_share(const struct class *c, const struct query *q, const struct shares *s, int64_t now)
+{
+	if (s->all >= s->all_max)
+		return false;
+	if (q->write)
+		return true;
+	return class_is_slow(c, now) ? s->slow < s->slow_max : c->n_alone < s->slow_max;
+}
+
+/* A class may have proven itself while these waited. */
+static void promote(struct pool *p, struct class *c)
+{
+	for (struct query *q = c->waiting.head, *next; q; q = next) {
 		next = q->next;
-		/* Its class may have proven itself fast while it waited. */
-		if (list_for(p, q) == &p->fast) {
-			list_remove(&p->alone, q);
-			list_add(&p->fast, q);
+		if (!may_queue(q))
+			continue;
+		unwait(p, q);
+		list_add(&p->fast, q);
+		p->n_waiting++;
+	}
+}
+
+static void promote_proven(struct pool *p)
+{
+	for (unsigned n = p->n_ring; n && p->ring; n--) {
+		struct class *c = p->ring;
+		p->ring = c->next;
+		if (class_is_fast(c))
+			promote(p, c);
+	}
+}
+
+/* Each class in its turn; over when each had one in vain. */
+static void flush_alone(struct pool *p, int64_t now)
+{
+	struct slot *reserved_before = p->reserved;
+	p->reserved = NULL;
+	struct shares s = shares_now(p, now);
+	if (s.all_max == 1 && p->alone_last && p->fast.head)
+		return;
+	for (unsigned in_vain = 0; p->ring && in_vain < p->n_ring;) {
+		struct class *c = p->ring;
+		struct query *q = c->waiting.head;
+		if (!has_share(c, q, &s, now)) {
+			p->ring = c->next;
+			in_vain++;
 			continue;
 		}
-		if (!q->write && reads >= reads_max)
-			continue;
 		struct slot *slot = idle_slot(p);
-		if (!slot)
-			return;
-		list_remove(&p->alone, q);
-		p->n_waiting--;
-		if (!send_alone(p, slot, q)) {
-			finish(p, q, ERR_OVERLOADED, NULL);
-			wake(p); /* its done() may have changed the list */
+		if (!slot) {
+			reserve(p, reserved_before, now);
 			return;
 		}
-		all++;
-		reads += !q->write;
+		bool slow = !q->write && class_is_slow(c, now);
+		p->ring = c->next;
+		in_vain = 0;
+		unwait(p, q);
+		if (!send_alone(p, slot, q)) {
+			refuse(p, q);
+			continue;
+		}
+		s.all++;
+		s.slow += slow;
 	}
 }
 
@@ -525,10 +790,10 @@ static bool same_session(const struct session *a, const struct session *b)
 	       view_eq(a->search_path, b->search_path);
 }
 
-static bool may_merge(struct pool *p, const struct query *q, int64_t now)
+static bool may_merge(const struct pool *p, const struct query *q, int64_t now)
 {
 	return p->options.share_segments && q->n_sent == 0 &&
-	       now - class_of(p, q->statement->hash)->stalled_us > 10 * 1000000;
+	       !(q->class->erratic_us && now - q->class->erratic_us < ERRATIC_FOR_US);
 }
 
 /* Takes the first waiting read and, of those behind it, the ones that may share its segment. */
@@ -546,8 +811,7 @@ static bool flush_fast_one(struct pool *p, int64_t now)
 		next = q->next;
 		if (q != first && !(merge && may_merge(p, q, now) && same_session(&q->session, &first->session)))
 			continue;
-		list_remove(&p->fast, q);
-		p->n_waiting--;
+		unwait(p, q);
 		group[n++] = q;
 		if (q->deadline_us > deadline)
 			deadline = q->deadline_us;
@@ -562,87 +826,109 @@ static bool flush_fast_one(struct pool *p, int64_t now)
 		if (b)
 			batch_add(p, b, group[i]);
 		else
-			finish(p, group[i], ERR_OVERLOADED, NULL);
+			refuse(p, group[i]);
 	}
 	if (b)
 		conn_sync(slot->conn, &b->segment);
+	p->alone_last = false;
 	return true;
-}
-
-static void flush(struct task *t)
-{
-	struct pool *p = CONTAINER_OF(t, struct pool, flush);
-	int64_t now = loop_now_us(p->loop);
-	if (p->down && p->n_waiting) {
-		bool may_try = false;
-		for (unsigned i = 0; i < p->n_slots; i++)
-			may_try |= !conn_is_closed(p->slots[i].conn) || p->slots[i].retry_us <= now;
-		if (!may_try) {
-			fail_all(p, &p->fast);
-			fail_all(p, &p->alone);
-			return;
-		}
-	}
-	flush_alone(p);
-	while (p->fast.head && flush_fast_one(p, now))
-		;
-	if (p->n_waiting)
-		open_one(p, now);
-	if ((p->n_out || p->n_waiting) && (!p->tick.place || p->tick.due_us > now + STALL_US))
-		loop_timer_set(p->loop, &p->tick, now + STALL_US);
 }
 
 /* --- stalls --- */
 
-static bool may_hedge(struct pool *p, const struct query *q)
+static bool may_hedge(const struct query *q)
 {
-	return q && !q->write && !q->link && q->n_sent < SENT_MAX && p->hedge_credit >= 16;
+	return q && !q->write && !q->link && q->n_sent < SENT_MAX;
 }
 
-static void hedge(struct pool *p, struct query *q)
+/* False when there is no credit left. */
+static bool hedge_batch(struct pool *p, struct batch *b)
 {
-	p->hedge_credit -= 16;
-	list_push(&p->fast, q);
-	p->n_waiting++;
-	wake(p);
+	for (unsigned i = 0; i < b->n; i++) {
+		struct query *q = b->flight[i].query;
+		if (!may_hedge(q))
+			continue;
+		if (p->hedge_credit < HEDGE_COST)
+			return false;
+		p->hedge_credit -= HEDGE_COST;
+		p->n_hedged++;
+		list_push(&p->fast, q);
+		p->n_waiting++;
+	}
+	b->hedged = true;
+	return true;
 }
 
 /* The oldest segment is late. Who is at fault inside a shared one cannot be told, since the server may still hold the
- * answers of the statements before: all of it goes once more, each by itself. Of the segments behind it, everything. */
+ * answers of the statements before: all of it goes once more. Of the segments behind it, everything. */
 static void slot_stalled(struct pool *p, struct slot *slot, int64_t now)
 {
 	struct batch *head = slot->head;
-	for (unsigned i = 0; i < head->n; i++)
-		class_of(p, head->flight[i].hash)->stalled_us = now;
-	for (struct batch *b = head; b; b = b->next) {
-		if (b->hedged || (b == head && b->n == 1))
-			continue;
-		b->hedged = true;
-		for (unsigned i = 0; i < b->n; i++)
-			if (may_hedge(p, b->flight[i].query))
-				hedge(p, b->flight[i].query);
+	if (head->exclusive) {
+		head->flight[0].class->stalled_us = now;
+		return;
 	}
+	if (head_for_us(p, &head->segment) > ERRATIC_US)
+		for (unsigned i = 0; i < head->n; i++)
+			head->flight[i].class->erratic_us = now;
+	if (p->n_slots == 1)
+		return; /* there is nowhere else */
+	for (struct batch *b = head; b; b = b->next)
+		if (!b->hedged && !(b == head && b->n == 1) && !hedge_batch(p, b))
+			return;
+}
+
+static void look_for_stalls(struct pool *p, int64_t now)
+{
+	for (unsigned i = 0; i < p->n_slots; i++) {
+		struct slot *s = &p->slots[i];
+		if (s->head && now > s->head->give_up_us)
+			conn_close(s->conn, VIEW("no answer for a second past the deadline"));
+		else if (s->head && slot_is_stuck(s, now))
+			slot_stalled(p, s, now);
+	}
+}
+
+/* When the next connection may turn out to be stuck; those that are, are looked at again and again. */
+static void set_tick(struct pool *p, int64_t now)
+{
+	int64_t stall = stall_us(p), due = INT64_MAX;
+	for (unsigned i = 0; i < p->n_slots; i++) {
+		const struct segment *head = conn_head(p->slots[i].conn);
+		if (!head)
+			continue;
+		int64_t at = head->head_since_us + stall;
+		if (at <= now)
+			at = now + stall;
+		if (at < due)
+			due = at;
+	}
+	if (due != INT64_MAX && (!p->tick.place || p->tick.due_us > due))
+		loop_timer_set(p->loop, &p->tick, due);
 }
 
 static void tick(struct timer *t)
 {
 	struct pool *p = CONTAINER_OF(t, struct pool, tick);
 	int64_t now = loop_now_us(p->loop);
-	bool busy = false;
-	for (unsigned i = 0; i < p->n_slots; i++) {
-		struct slot *s = &p->slots[i];
-		if (!s->head)
-			continue;
-		busy = true;
-		if (now > s->head->give_up_us)
-			conn_close(s->conn, VIEW("no answer for a second past the deadline"));
-		else if (conn_stuck(s, now))
-			slot_stalled(p, s, now);
-	}
+	look_for_stalls(p, now);
 	if (p->n_waiting)
 		wake(p);
-	if (busy)
-		loop_timer_set(p->loop, &p->tick, now + STALL_US);
+	set_tick(p, now);
+}
+
+static void flush(struct task *t)
+{
+	struct pool *p = CONTAINER_OF(t, struct pool, flush);
+	int64_t now = loop_now_us(p->loop);
+	promote_proven(p);
+	flush_alone(p, now);
+	while (p->fast.head && flush_fast_one(p, now))
+		;
+	finish_refused(p);
+	if (p->n_waiting)
+		open_one(p, now);
+	set_tick(p, now);
 }
 
 /* --- the pool --- */
@@ -661,9 +947,11 @@ struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 	p->slots = slots;
 	p->flush.run = flush;
 	p->tick.fire = tick;
-	p->fast.tail = &p->fast.head;
-	p->alone.tail = &p->alone.head;
-	p->hedge_credit = 1024;
+	list_init(&p->fast);
+	list_init(&p->refused);
+	list_init(&p->nameless.waiting);
+	p->hedge_credit = HEDGE_FIRST;
+	p->dice = (uint64_t)clock_us() * (uint64_t)getpid() | 1;
 	for (unsigned i = 0; i < options->connections; i++) {
 		struct slot *s = &slots[i];
 		struct conn_owner owner = { on_ready, on_progress, on_closed, s };
@@ -679,22 +967,32 @@ struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 	return p;
 }
 
+static void free_batches(struct batch *b)
+{
+	for (struct batch *next; b; b = next) {
+		next = b->next;
+		free(b);
+	}
+}
+
 void pool_destroy(struct pool *p)
 {
 	if (!p)
 		return;
+	log_debug("postgresql: %llu statements, %llu of them sent once more", (unsigned long long)p->n_sent,
+	          (unsigned long long)p->n_hedged);
 	loop_undefer(p->loop, &p->flush);
 	loop_timer_stop(p->loop, &p->tick);
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		conn_destroy(p->slots[i].conn);
-		for (struct batch *b = p->slots[i].head, *next; b; b = next) {
-			next = b->next;
-			free(b);
-		}
+		free_batches(p->slots[i].head);
 	}
-	for (struct batch *b = p->free_batches, *next; b; b = next) {
-		next = b->next;
-		free(b);
+	free_batches(p->free_batches);
+	for (unsigned i = 0; i < CLASS_SLOTS; i++) {
+		for (struct class *c = p->classes[i], *next; c; c = next) {
+			next = c->chain;
+			free(c);
+		}
 	}
 	free(p->slots);
 	free(p);
@@ -706,13 +1004,16 @@ void pool_submit(struct pool *p, struct query *q)
 	q->link = NULL;
 	q->n_sent = 0;
 	q->alone = q->retried = false;
-	wait_again(p, q);
+	q->class = class_hold(p, q->statement->hash);
+	if (p->down && p->n_waiting >= DOWN_WAITING)
+		refuse(p, q);
+	else
+		wait_again(p, q);
 }
 
 void pool_abandon(struct pool *p, struct query *q)
 {
-	unwait(p, q);
-	cut_flights(p, q);
+	forget(p, q);
 }
 
 bool pool_reachable(const struct pool *p, struct view *why)

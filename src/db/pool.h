@@ -1,14 +1,18 @@
 /* pool: a worker's few connections, and which query may share one with which.
  *
  * Queries that are ready in one wake-up are sent together at its end. Rules, each measured (doc/design.md):
- *  - A class of statements (one SQL text) is unproven, fast, or slow. Only reads of a proven-fast class queue behind
- *    one another, at most 8 on a connection; those of one session that are ready together share settings and Sync.
- *  - Everything else has a connection to itself while it runs: writes always, reads of an unproven or slow class on at
- *    most half of the connections, and both together never on the last one.
- *  - When the oldest segment of a connection is out for longer than `stall_us`, nothing more is sent behind it, and
- *    the reads that wait there are sent once more elsewhere; the first answer counts.
+ *  - A class of statements (one SQL text) is unproven, fast, or slow, by what its statements took lately. Only reads of
+ *    a proven-fast class queue behind one another, at most 8 on a connection; those of one session that are ready
+ *    together share settings and Sync.
+ *  - Everything else has a connection to itself while it runs: writes always, reads of an unproven class on at most
+ *    half of the connections for each class, reads of slow ones on at most half for all of them, and all together never
+ *    on the last one. Classes take turns: however many wait of one, the next one is another's.
+ *  - When the oldest segment of a connection is out for too long (5 ms; up to 12 where all are slow), nothing more is
+ *    sent behind it, and the reads that wait there are sent once more elsewhere; the first answer counts. A sixteenth
+ *    of the answers bounds how many are.
  *  - A read whose connection is lost is sent once more; a write never is: its caller learns that it is not known.
- *  - While PostgreSQL cannot be reached, queries fail at once (ERR_UNAVAILABLE) instead of waiting for their deadline.
+ *  - While PostgreSQL cannot be reached, a few queries wait for the next attempt, due within a quarter of a second, so
+ *    that the first ones work once it is back; the others fail at once (ERR_UNAVAILABLE) instead of waiting.
  */
 #ifndef COMPOSURE_POOL_H
 #define COMPOSURE_POOL_H
@@ -22,6 +26,8 @@
 
 struct pool;
 struct flight;
+struct class;
+struct list;
 
 struct pool_options {
 	struct conn_options conn;
@@ -47,6 +53,8 @@ struct query {
 
 	/* the pool's own */
 	struct query *next, **link;
+	struct list *in;       /* where it waits */
+	struct class *class;
 	struct flight *flights;
 	uint8_t n_sent;
 	bool alone;    /* send by itself, unnamed: its shared segment or its prepared statement failed */
