@@ -461,6 +461,30 @@ void conn_statement(struct conn *c, struct segment *s, const struct statement *s
 	command_add(c, s, PQsendQueryPrepared(c->pg, name, st->n_params, st->values, NULL, NULL, 1), number);
 }
 
+void conn_text(struct conn *c, struct segment *s, const char *sql)
+{
+	assert(s->n_statements < SEGMENT_STATEMENTS_MAX);
+	int8_t number = (int8_t)s->n_statements++;
+	command_add(c, s, PQsendQueryParams(c->pg, sql, 0, NULL, NULL, NULL, NULL, 1), number);
+}
+
+/* DISCARD ALL, which is not to be had in a pipeline, by its parts. */
+void conn_scrub(struct conn *c, struct segment *s)
+{
+	static const char *const parts[] = {
+		"RESET ALL",
+		"RESET ROLE",
+		"SELECT pg_catalog.pg_advisory_unlock_all()",
+		"UNLISTEN *",
+		"CLOSE ALL",
+		"DISCARD TEMP",
+		"DEALLOCATE ALL",
+	};
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+		conn_text(c, s, parts[i]);
+	names_clear(c);
+}
+
 static void watch(struct conn *c, int flushed)
 {
 	if (flushed < 0)
@@ -613,6 +637,13 @@ static bool take_results(struct conn *c)
 	return true;
 }
 
+/* Nobody here LISTENs, but code of the user's may, and libpq keeps what comes. */
+static void drop_notifications(struct conn *c)
+{
+	for (PGnotify *n; (n = PQnotifies(c->pg)) != NULL;)
+		PQfreemem(n);
+}
+
 static void on_io(struct io *io, unsigned events)
 {
 	struct conn *c = CONTAINER_OF(io, struct conn, io);
@@ -633,7 +664,9 @@ static void on_io(struct io *io, unsigned events)
 		conn_close(c, first_line(PQerrorMessage(c->pg)));
 		return;
 	}
-	if (c->forget && !c->head)
+	/* Not inside a transaction that somebody holds open: it may have failed. */
+	if (c->forget && !c->head && PQtransactionStatus(c->pg) == PQTRANS_IDLE)
 		forget_names(c);
+	drop_notifications(c);
 	c->owner.progress(c->owner.context, c);
 }

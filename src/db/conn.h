@@ -85,6 +85,11 @@ bool conn_is_closed(const struct conn *);
 void conn_begin(struct conn *, struct segment *);
 void conn_settings(struct conn *, struct segment *, const struct session *, int64_t timeout_ms, bool read_only);
 void conn_statement(struct conn *, struct segment *, const struct statement *, bool named);
+/* A fixed text without parameters, never under a name. */
+void conn_text(struct conn *, struct segment *, const char *sql);
+/* Whatever code of the user's may have left in the session goes: settings, role, locks, LISTENs, cursors, temporary
+ * tables, prepared statements. In a segment of its own, outside of a transaction. */
+void conn_scrub(struct conn *, struct segment *);
 void conn_sync(struct conn *, struct segment *);
 
 /* Segments that are out, oldest first; NULL when none is. */

@@ -87,6 +87,8 @@ struct slot {
 	struct batch *head, **tail;
 	unsigned n_out;           /* statements out */
 	int64_t ready_us;         /* since when it stands; 0: it does not */
+	struct query *held;       /* whose connection it is for now */
+	int64_t give_up_us;       /* of `held`: silence after that closes it */
 };
 
 struct pool {
@@ -477,6 +479,35 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 	batch_free(p, b);
 }
 
+/* --- connections that are somebody's own for a while --- */
+
+static void hold_begin(struct slot *slot, struct query *q)
+{
+	slot->held = q;
+	slot->give_up_us = q->deadline_us + GRACE_US;
+	q->held = slot;
+	slot->pool->n_out++;
+	q->granted(q, slot->conn);
+}
+
+static struct query *hold_end(struct slot *slot)
+{
+	struct query *q = slot->held;
+	slot->held = NULL;
+	q->held = NULL;
+	slot->pool->n_out--;
+	class_let_go(q->class);
+	q->class = NULL;
+	return q;
+}
+
+void pool_release(struct pool *p, struct query *q)
+{
+	if (q->held)
+		(void)hold_end(q->held);
+	wake(p);
+}
+
 /* --- connections --- */
 
 static bool any_alive(const struct pool *p)
@@ -562,6 +593,10 @@ static void on_closed(void *context, struct conn *c, struct view why)
 		p->backoff_us = wait < BACKOFF_MAX_US ? wait : BACKOFF_MAX_US;
 		p->retry_us = now + p->backoff_us / 2 + (int64_t)roll(p, (uint64_t)p->backoff_us);
 	}
+	if (slot->held) {
+		struct query *q = hold_end(slot);
+		q->done(q, ERR_UNAVAILABLE, NULL);
+	}
 	if (!stood && !any_alive(p)) {
 		p->down = true;
 		refuse_all(p);
@@ -576,7 +611,7 @@ static void open_one(struct pool *p, int64_t now)
 		struct slot *s = &p->slots[i];
 		if (conn_is_closed(s->conn))
 			closed = closed ? closed : s->conn;
-		else if (!conn_is_ready(s->conn) && !s->head)
+		else if (!conn_is_ready(s->conn) && !s->head && !s->held)
 			return; /* one is on its way already */
 	}
 	if (!closed)
@@ -603,13 +638,13 @@ static bool slot_is_stuck(const struct slot *s, int64_t now)
 
 static bool slot_is_shared(const struct slot *s, int64_t now)
 {
-	return conn_is_ready(s->conn) && !(s->head && s->head->exclusive) && !slot_is_stuck(s, now);
+	return conn_is_ready(s->conn) && !s->held && !(s->head && s->head->exclusive) && !slot_is_stuck(s, now);
 }
 
 static struct slot *idle_slot(struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_slots; i++)
-		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head)
+		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head && !p->slots[i].held)
 			return &p->slots[i];
 	return NULL;
 }
@@ -684,6 +719,11 @@ static void batch_add(struct pool *p, struct batch *b, struct query *q)
 
 static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
 {
+	p->alone_last = true;
+	if (q->granted) {
+		hold_begin(slot, q);
+		return true;
+	}
 	struct batch *b = batch_begin(p, slot, q, q->deadline_us);
 	if (!b)
 		return false;
@@ -691,7 +731,6 @@ static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
 	q->class->n_alone += !q->write;
 	batch_add(p, b, q);
 	conn_sync(slot->conn, &b->segment);
-	p->alone_last = true;
 	return true;
 }
 
@@ -707,6 +746,7 @@ static struct shares shares_now(const struct pool *p, int64_t now)
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		const struct batch *b = p->slots[i].head;
 		n_ready += p->slots[i].ready_us != 0;
+		s.all += p->slots[i].held != NULL;
 		if (!b || !b->exclusive)
 			continue;
 		s.all++;
@@ -722,7 +762,7 @@ static bool has_share(const struct class *c, const struct query *q, const struct
 {
 	if (s->all >= s->all_max)
 		return false;
-	if (q->write)
+	if (q->write || q->granted)
 		return true;
 	return class_is_slow(c, now) ? s->slow < s->slow_max : c->n_alone < s->slow_max;
 }
@@ -771,7 +811,7 @@ static void flush_alone(struct pool *p, int64_t now)
 			reserve(p, reserved_before, now);
 			return;
 		}
-		bool slow = !q->write && class_is_slow(c, now);
+		bool slow = !q->write && !q->granted && class_is_slow(c, now);
 		p->ring = c->next;
 		in_vain = 0;
 		unwait(p, q);
@@ -882,7 +922,7 @@ static void look_for_stalls(struct pool *p, int64_t now)
 {
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		struct slot *s = &p->slots[i];
-		if (s->head && now > s->head->give_up_us)
+		if ((s->head && now > s->head->give_up_us) || (s->held && now > s->give_up_us && conn_head(s->conn)))
 			conn_close(s->conn, VIEW("no answer for a second past the deadline"));
 		else if (s->head && slot_is_stuck(s, now))
 			slot_stalled(p, s, now);
@@ -985,6 +1025,10 @@ void pool_destroy(struct pool *p)
 	loop_timer_stop(p->loop, &p->tick);
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		conn_destroy(p->slots[i].conn);
+		if (p->slots[i].held) {
+			struct query *q = hold_end(&p->slots[i]);
+			q->done(q, ERR_UNAVAILABLE, NULL);
+		}
 		free_batches(p->slots[i].head);
 	}
 	free_batches(p->free_batches);
@@ -1002,9 +1046,10 @@ void pool_submit(struct pool *p, struct query *q)
 {
 	q->flights = NULL;
 	q->link = NULL;
+	q->held = NULL;
 	q->n_sent = 0;
 	q->alone = q->retried = false;
-	q->class = class_hold(p, q->statement->hash);
+	q->class = class_hold(p, q->statement ? q->statement->hash : 0); /* no text has 0: those that take a connection */
 	if (p->down && p->n_waiting >= DOWN_WAITING)
 		refuse(p, q);
 	else

@@ -28,6 +28,7 @@ struct pool;
 struct flight;
 struct class;
 struct list;
+struct slot;
 
 struct pool_options {
 	struct conn_options conn;
@@ -50,12 +51,16 @@ struct query {
 	 * whose connection was lost); ERR_DEADLINE (statement_timeout); any other status by the SQLSTATE. error is NULL
 	 * unless PostgreSQL gave one, and valid during the call. */
 	void (*done)(struct query *, enum status, const struct db_error *error);
+	/* Set in place of a statement and rows(): the query is a connection of its own, to be used freely until
+	 * pool_release(). done() then says that there is none, or that it was lost. */
+	void (*granted)(struct query *, struct conn *);
 
 	/* the pool's own */
 	struct query *next, **link;
 	struct list *in;       /* where it waits */
 	struct class *class;
 	struct flight *flights;
+	struct slot *held;
 	uint8_t n_sent;
 	bool alone;    /* send by itself, unnamed: its shared segment or its prepared statement failed */
 	bool retried;  /* it was sent again for that or for a lost connection: not a second time */
@@ -71,6 +76,9 @@ void pool_submit(struct pool *, struct query *);
 
 /* The caller no longer wants the answer: no call will come; what was sent runs on and is dropped. */
 void pool_abandon(struct pool *, struct query *);
+
+/* Gives back what was granted, with nothing out on it and no transaction open. */
+void pool_release(struct pool *, struct query *);
 
 /* True when a connection stands, or none was needed yet. `why` (may be NULL) gets the last failure, for people. */
 bool pool_reachable(const struct pool *, struct view *why);

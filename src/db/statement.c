@@ -84,11 +84,11 @@ void statement_param(struct statement *s, struct view value, uint32_t type_oid)
 
 /* FNV-1a, 64 bits: a class is a bucket and a name, nothing that an attacker gains by colliding: a statement whose name
  * is taken by another text would fail to bind, so conn compares lengths as well (see conn.c). */
-static uint64_t hash_of(const char *p, size_t n)
+uint64_t statement_hash(struct view text)
 {
 	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ (unsigned char)p[i]) * 0x100000001b3u;
+	for (size_t i = 0; i < text.n; i++)
+		h = (h ^ (unsigned char)text.p[i]) * 0x100000001b3u;
 	return h ? h : 1;
 }
 
@@ -97,7 +97,7 @@ bool statement_finish(struct statement *s)
 	if (!text_room(s, 1))
 		return false;
 	s->text[s->n_text] = '\0';
-	s->hash = hash_of(s->text, s->n_text);
+	s->hash = statement_hash(view_make(s->text, s->n_text));
 	return true;
 }
 

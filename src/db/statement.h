@@ -42,6 +42,9 @@ void statement_number(struct statement *, int64_t);
 /* Terminates the text and computes the hash. False when something did not fit: the statement is not to be used. */
 bool statement_finish(struct statement *) MUST_CHECK;
 
+/* The class of a text. */
+uint64_t statement_hash(struct view text);
+
 /* A double-quoted SQL identifier in the arena. */
 struct view quote_identifier(struct arena *, struct view name) MUST_CHECK;
 
