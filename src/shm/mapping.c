@@ -55,12 +55,8 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 
 static void range_add(void *at, size_t bytes)
 {
-	static bool installed;
-	if (!installed) {
-		struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
-		(void)sigaction(SIGBUS, &sa, NULL);
-		installed = true;
-	}
+	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+	(void)sigaction(SIGBUS, &sa, NULL);
 	for (int i = 0; i < REGIONS_MAX; i++) {
 		if (!ranges[i].at) {
 			ranges[i].bytes = bytes;
