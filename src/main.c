@@ -83,7 +83,7 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "composure: there is no argument \"%s\": see --help\n", argv[optind]);
 		return 2;
 	}
-	struct settings set;
+	static struct settings set; /* its texts live as long as the process: reachable to the end for LeakSanitizer */
 	char why[1024];
 	if (!settings_load(&set, file, why, sizeof why)) {
 		(void)fprintf(stderr, "composure: %s\n", why);
