@@ -19,7 +19,12 @@
 #include "http/peer.h"
 #include "watcher.h"
 
-enum { ACCEPT_AT_ONCE = 16, ACCEPT_PAUSE_US = 100000, LEAVE_TO_OTHERS_US = 2000 };
+enum {
+	ACCEPT_AT_ONCE = 16,
+	ACCEPT_PAUSE_US = 100000,
+	LEAVE_TO_OTHERS_US = 2000,
+	SLOWEST_BYTES_S = 32768, /* of an answer: it lies in memory as long as it is being read */
+};
 
 struct worker {
 	struct service service;
@@ -324,7 +329,11 @@ int worker_run(const struct settings *set, int listening_fd)
 		.signals.ready = on_signal,
 		.accept_again.fire = on_accept_again,
 		.owner = { on_request, on_body, on_body_end, on_over, on_over, on_peer_closed, &w },
-		.peer_options = { .params_max_bytes = (size_t)set->headers_max_bytes, .idle_us = set->idle_ms * 1000 },
+		.peer_options = {
+			.params_max_bytes = (size_t)set->headers_max_bytes,
+			.idle_us = set->idle_ms * 1000,
+			.slowest_bytes_s = SLOWEST_BYTES_S,
+		},
 	};
 	int signals = signals_open();
 	if (!service_open(&w.service, set))

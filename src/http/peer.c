@@ -1,6 +1,7 @@
 /* The one hard fact: FastCGI lets the web server send the body while we answer, and Apache sends its end in a record of
  * its own after everything else. So "answered" and "body read" are two conditions, and END_REQUEST goes out when both
- * are true. */
+ * are true. What comes of a body after END_REQUEST is decoded to nothing, so an early one is harmless: a web server
+ * that is not through with the request does not use the connection for the next. */
 #include "config.h"
 
 #include "http/peer.h"
@@ -15,7 +16,9 @@
 enum {
 	READ_BYTES = 16384,  /* one read(2) */
 	WINDOW = 65536,      /* of an answer, encoded at a time */
+	WINDOWS_AT_ONCE = 8, /* then the others have their turn, however fast this one reads */
 	OUT_LIMIT = WINDOW * 2 + RESPONSE_HEAD_MAX * 2,
+	KEEP_BYTES = WINDOW / 2, /* of buffers, between two requests */
 };
 
 enum request_state { IDLE, PARAMS, RUNNING, ANSWERING };
@@ -29,7 +32,7 @@ struct peer {
 	struct timer idle;
 	struct fastcgi codec;
 	enum request_state state;
-	bool stdin_done;   /* of the running request */
+	bool stdin_done;   /* of the running request; or nobody waits for it any more */
 	bool params_over;  /* they did not fit */
 	bool closing, dead;
 	bool busy;         /* inside a callback: peer_close() only marks */
@@ -39,12 +42,22 @@ struct peer {
 	size_t out_at;     /* of out, written */
 	struct view payload; /* what of the answer is not encoded yet */
 	bool head_done;
+	int64_t over_us;   /* when the answer has to be through */
 	const struct response *response;
 };
 
 static void on_io(struct io *, unsigned events);
 static void on_idle(struct timer *);
 static void pump(struct peer *);
+
+/* Something moved: idle_us from now, but an answer has its end. */
+static void touch(struct peer *p)
+{
+	int64_t due = loop_now_us(p->loop) + p->options->idle_us;
+	if (p->state == ANSWERING && p->over_us < due)
+		due = p->over_us;
+	loop_timer_set(p->loop, &p->idle, due);
+}
 
 struct peer *peer_create(struct loop *loop, int fd, const struct peer_owner *owner, const struct peer_options *options)
 {
@@ -66,7 +79,7 @@ struct peer *peer_create(struct loop *loop, int fd, const struct peer_owner *own
 		free(p);
 		return NULL;
 	}
-	loop_timer_set(loop, &p->idle, loop_now_us(loop) + options->idle_us);
+	touch(p);
 	return p;
 }
 
@@ -112,6 +125,7 @@ static void begin(struct peer *p)
 	p->response = NULL;
 	p->payload = VIEW_NONE;
 	buf_clear(&p->params);
+	touch(p); /* once: they have to be there in that time, however they trickle */
 }
 
 static void params_piece(struct peer *p, struct view piece)
@@ -129,6 +143,7 @@ static void aborted(struct peer *p)
 	p->state = IDLE;
 	p->response = NULL;
 	p->payload = VIEW_NONE;
+	touch(p);
 	bool keep = p->codec.keep_conn;
 	fastcgi_end(&p->codec, &p->out);
 	p->closing |= !keep;
@@ -148,6 +163,7 @@ static void take_event(struct peer *p, const struct fastcgi_event *ev)
 		p->owner->request(p->owner->context, p, p->params_over ? VIEW_NONE : buf_view(&p->params));
 		break;
 	case FASTCGI_STDIN:
+		touch(p);
 		if (p->state == RUNNING)
 			p->owner->body(p->owner->context, p, ev->data);
 		break;
@@ -213,6 +229,18 @@ static void read_some(struct peer *p)
 
 /* --- writing --- */
 
+/* An idle connection holds as little as one that never had a request. */
+static void keep_little(struct buf *b)
+{
+	if (b->cap > KEEP_BYTES)
+		buf_free(b);
+}
+
+static bool more_to_encode(const struct peer *p)
+{
+	return p->state == ANSWERING && (p->payload.n || !p->head_done);
+}
+
 /* Encodes the next window of the answer, and its end when all else is done. */
 static void encode(struct peer *p)
 {
@@ -238,6 +266,8 @@ static void encode(struct peer *p)
 		fastcgi_trailer(&p->out);
 	p->state = IDLE;
 	p->response = NULL;
+	keep_little(&p->params);
+	touch(p);
 	p->owner->sent(p->owner->context, p);
 }
 
@@ -251,19 +281,20 @@ static bool write_some(struct peer *p)
 			return false;
 		}
 		p->out_at += (size_t)n;
-		loop_timer_set(p->loop, &p->idle, loop_now_us(p->loop) + p->options->idle_us);
+		touch(p);
 	}
 	buf_clear(&p->out);
 	p->out_at = 0;
 	return true;
 }
 
-/* Encodes and writes until the kernel takes no more or nothing is left. */
+/* Encodes and writes until the kernel takes no more, nothing is left, or it is the others' turn. */
 static void pump(struct peer *p)
 {
+	int windows = 0;
 	do {
 		encode(p);
-	} while (!p->dead && p->out.n && write_some(p) && p->state == ANSWERING && (p->payload.n || !p->head_done));
+	} while (!p->dead && p->out.n && write_some(p) && more_to_encode(p) && ++windows < WINDOWS_AT_ONCE);
 	/* Written bytes go to the front when much of the buffer is theirs. */
 	if (p->out_at > WINDOW) {
 		buf_consume(&p->out, p->out_at);
@@ -271,8 +302,10 @@ static void pump(struct peer *p)
 	}
 	if (buf_failed(&p->out))
 		p->dead = true;
-	if (!p->dead)
-		(void)loop_io_change(p->loop, &p->io, LOOP_READ | (p->out.n ? LOOP_WRITE : 0u));
+	if (p->state == IDLE && !p->out.n)
+		keep_little(&p->out);
+	if (!p->dead && loop_io_change(p->loop, &p->io, LOOP_READ | (p->out.n || more_to_encode(p) ? LOOP_WRITE : 0u)) < 0)
+		p->dead = true;
 }
 
 static void settle(struct peer *p)
@@ -287,21 +320,24 @@ static void on_io(struct io *io, unsigned events)
 {
 	struct peer *p = CONTAINER_OF(io, struct peer, io);
 	p->busy = true;
-	loop_timer_set(p->loop, &p->idle, loop_now_us(p->loop) + p->options->idle_us);
 	if (events & LOOP_READ)
 		read_some(p);
 	settle(p);
 }
 
-/* Silence is the request's own business while it runs (it has a deadline). Otherwise it ends the connection: idle, a
- * body's end that does not come, a reader that has stopped. */
+/* Silence is the request's own business while it runs: it has a deadline. Once it is answered, the end of a body that
+ * does not come is not waited for. Otherwise the connection ends: it is idle, or its reader is too slow. */
 static void on_idle(struct timer *t)
 {
 	struct peer *p = CONTAINER_OF(t, struct peer, idle);
-	if (p->state == RUNNING)
-		loop_timer_set(p->loop, &p->idle, loop_now_us(p->loop) + p->options->idle_us);
-	else
+	if (p->state == RUNNING) {
+		touch(p);
+	} else if (p->state == ANSWERING && !p->stdin_done && !p->out.n && !more_to_encode(p)) {
+		p->busy = p->stdin_done = true;
+		settle(p);
+	} else {
 		destroy(p);
+	}
 }
 
 void peer_answer(struct peer *p, const struct response *r)
@@ -309,6 +345,11 @@ void peer_answer(struct peer *p, const struct response *r)
 	p->response = r;
 	p->payload = response_payload(r);
 	p->state = ANSWERING;
+	p->over_us = loop_now_us(p->loop) + p->options->idle_us +
+		     (int64_t)(p->payload.n * 1000000 / p->options->slowest_bytes_s);
+	/* Who was too slow to send it gets the answer, but is not waited for again. */
+	p->stdin_done |= r->http == 408;
+	touch(p);
 	if (p->busy)
 		return; /* settle() will write */
 	p->busy = true;

@@ -2,8 +2,9 @@
  *
  * One request at a time. A slow peer costs its buffers, of bounded size, and nothing else: a body that is slow to come
  * waits in the exchange's buffer, an answer that is slow to go waits in the response, of which WINDOW bytes at a time
- * are encoded. A connection that neither takes nor sends anything for idle_us is closed, unless a request of its own
- * is being worked on.
+ * are encoded. A connection on which nothing moves for idle_us is closed, unless a request of its own is being worked
+ * on (that has its deadline); parameters have to be there in that time; an answer has to be taken at slowest_bytes_s at
+ * least, idle_us on top.
  */
 #ifndef COMPOSURE_PEER_H
 #define COMPOSURE_PEER_H
@@ -35,6 +36,7 @@ struct peer_owner {
 struct peer_options {
 	size_t params_max_bytes;
 	int64_t idle_us;
+	uint64_t slowest_bytes_s;
 	bool trailer; /* answers end with fastcgi_trailer(): the worker leaves, and the web server is nginx */
 };
 
@@ -45,7 +47,8 @@ void peer_set_user(struct peer *, void *user);
 void *peer_user(const struct peer *);
 
 /* Answers the running request. The response stays untouched by the owner until sent() or aborted(). Once for each
- * request() that was not aborted; may come before body_end(), then the rest of the body is read and dropped. */
+ * request() that was not aborted; may come before body_end(), then the rest of the body is read and dropped; not so after
+ * a 408, which ends the request at once. */
 void peer_answer(struct peer *, const struct response *);
 
 /* Closes at once; aborted() comes when a request is running, then closed(). */
