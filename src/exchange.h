@@ -20,6 +20,8 @@
 #include "gate/keycache.h"
 #include "http/request.h"
 #include "http/response.h"
+#include "query/body.h"
+#include "query/page.h"
 #include "query/read.h"
 #include "query/write.h"
 #include "shm/published.h"
@@ -56,6 +58,13 @@ struct principal {
 	struct view key_id; /* absent without a key */
 	struct view role;   /* absent: the worker's own */
 	struct view tenant; /* absent: none */
+};
+
+/* How many rows a list has in all: as Prefer says, if the resource allows it. Counted before the page is read. */
+struct total {
+	enum { COUNT_NONE, COUNT_EXACT, COUNT_PLANNED, COUNT_ESTIMATED } how;
+	bool known, planning; /* planning: EXPLAIN is out */
+	int64_t n;
 };
 
 enum operation { OP_NONE, OP_HEALTH, OP_READY, OP_OPTIONS, OP_PAGE, OP_ITEM, OP_INSERT };
@@ -99,11 +108,14 @@ struct exchange {
 	enum status query_status;
 	char sqlstate[6];
 	struct view error_message;
+	struct view error_value;     /* of the parameter that could not be read; absent: not known */
 
+	enum format format;          /* of the answer, by Accept */
 	struct shape shape;
 	struct page page;
 	struct page_writer writer;
 	bool writing;
+	struct total total;          /* of a list, where it is asked for */
 	struct insert insert;
 
 	void (*finished)(struct exchange *); /* the carrier's */

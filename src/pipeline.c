@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "cors.h"
 #include "http/media.h"
 #include "http/problem.h"
 #include "watcher.h"
@@ -50,6 +51,8 @@ static void allow_header(struct exchange *ex)
 			buf_view_put(&text, table[i].names);
 	buf_lit(&text, "OPTIONS");
 	response_header(&ex->response, VIEW("Allow"), buf_view(&text));
+	if (ex->operation == OP_OPTIONS)
+		cors_preflight(ex, buf_view(&text));
 	buf_free(&text);
 }
 
@@ -182,6 +185,24 @@ static enum next permitted(struct exchange *ex)
 	return NEXT;
 }
 
+/* Lists come in every format, an item is an object by either name, and what is written comes back as JSON. */
+static bool choose_format(struct exchange *ex)
+{
+	static const struct view item[] = { VIEW_INIT("application/json"), VIEW_INIT("application/vnd.pgrst.object+json") };
+	struct view accept = ex->request.header[HEADER_ACCEPT];
+	int chosen = ex->operation == OP_PAGE ? media_choose(accept, format_type, FORMAT_COUNT)
+		   : media_choose(accept, item, ex->operation == OP_ITEM ? 2 : 1);
+	if (chosen < 0) {
+		problem(ex, ERR_NOT_ACCEPTABLE,
+		        ex->operation == OP_PAGE ? VIEW("This list is made as application/json, text/csv, application/x-ndjson and "
+		                                        "application/vnd.pgrst.object+json.")
+		                                 : VIEW("This resource is made as application/json."));
+		return false;
+	}
+	ex->format = ex->operation == OP_PAGE ? (enum format)chosen : chosen ? FORMAT_OBJECT : FORMAT_JSON;
+	return true;
+}
+
 static enum next step_route(struct exchange *ex)
 {
 	struct route_path path;
@@ -206,9 +227,8 @@ static enum next step_route(struct exchange *ex)
 		allow_header(ex);
 		return DONE;
 	}
-	static const struct view made[] = { { "application/json", 16 } };
-	if (media_choose(ex->request.header[HEADER_ACCEPT], made, ARRAY_LEN(made)) < 0)
-		return problem(ex, ERR_NOT_ACCEPTABLE, VIEW("This resource is made as application/json."));
+	if (!choose_format(ex))
+		return DONE;
 	if (ex->resource->deadline_us) {
 		ex->deadline_us = ex->started_us + ex->resource->deadline_us;
 		loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
@@ -310,6 +330,7 @@ static void common_headers(struct exchange *ex)
 	response_header(r, VIEW("X-Request-Id"), view_make(ex->request_id, sizeof ex->request_id));
 	response_header(r, VIEW("X-Content-Type-Options"), VIEW("nosniff"));
 	response_header(r, VIEW("Content-Security-Policy"), VIEW("default-src 'none'"));
+	cors_headers(ex);
 }
 
 /* Of a request that was refused before its URI was taken apart, too: the query is nobody's business. */
@@ -404,6 +425,19 @@ static void on_rows(struct query *q, struct rows *rows)
 	ex->rows = rows;
 }
 
+/* The parameter that PostgreSQL could not read: "unnamed portal parameter $2 = '...'". */
+static struct view value_at_fault(const struct statement *s, struct view context)
+{
+	static const char words[] = "parameter $";
+	const char *at = context.n ? memmem(context.p, context.n, words, sizeof words - 1) : NULL;
+	if (!at)
+		return VIEW_NONE;
+	int n = 0;
+	for (at += sizeof words - 1; at < context.p + context.n && *at >= '0' && *at <= '9' && n < STATEMENT_PARAMS_MAX; at++)
+		n = n * 10 + (*at - '0');
+	return n > 0 && n <= s->n_params ? view_of(s->values[n - 1]) : VIEW_NONE;
+}
+
 static void on_query_done(struct query *q, enum status status, const struct db_error *error)
 {
 	struct exchange *ex = CONTAINER_OF(q, struct exchange, query);
@@ -414,6 +448,7 @@ static void on_query_done(struct query *q, enum status status, const struct db_e
 	if (error) {
 		memcpy(ex->sqlstate, error->sqlstate, sizeof ex->sqlstate);
 		ex->error_message = arena_copy(ex->arena, error->message);
+		ex->error_value = value_at_fault(&ex->statement, error->context);
 	}
 	run(ex);
 }
@@ -472,18 +507,23 @@ static enum next begin_anew(struct exchange *ex)
 	return WAIT;
 }
 
-/* What a read failed of. The values it was sent come out of the cursor or the path; anything else that goes wrong in
- * it, such as a division in a view of the user's, is not the client's doing. */
-static enum status read_status(const struct exchange *ex)
+/* What a read failed of. The values it was sent come out of filters, the cursor or the path; anything else that goes
+ * wrong in it, such as a division in a view of the user's, is not the client's doing. */
+static enum status read_status(const struct exchange *ex, struct view *detail)
 {
-	static const char *const unreadable[] = { "22P02", "22P03", "22003", "22007", "22008", "22021", "22026" };
+	/* Unreadable values; a regular expression, a text search, a pattern, a json path's number. */
+	static const char *const unreadable[] = { "22P02", "22P03", "22003", "22007", "22008", "22021", "22026", "2201B",
+		                                  "42601", "22025", "22019" };
 	bool value = false;
 	for (size_t i = 0; i < ARRAY_LEN(unreadable); i++)
 		value |= strcmp(ex->sqlstate, unreadable[i]) == 0;
 	if (value && ex->operation == OP_ITEM)
 		return ERR_NOT_FOUND; /* no row has such a key */
-	if (value && ex->operation == OP_PAGE && ex->page.cursor.set)
-		return ERR_INVALID_CURSOR;
+	if (value && ex->operation == OP_PAGE) {
+		enum status st = page_blame(&ex->page, ex->error_value, detail);
+		if (st != OK)
+			return st;
+	}
 	bool ours = ex->query_status == ERR_INVALID_VALUE || ex->query_status == ERR_METHOD_NOT_ALLOWED;
 	return ours ? ERR_DATABASE : ex->query_status;
 }
@@ -492,14 +532,16 @@ enum next query_problem(struct exchange *ex)
 {
 	if (catalog_is_stale(ex))
 		return begin_anew(ex);
-	enum status st = ex->query.write ? ex->query_status : read_status(ex);
+	struct view detail = VIEW_NONE;
+	enum status st = ex->query.write ? ex->query_status : read_status(ex, &detail);
 	if (st == ERR_DATABASE || st == ERR_FORBIDDEN)
 		log_warn("%.*s: SQLSTATE %s: %.*s", VIEW_ARG(ex->resource ? ex->resource->name : VIEW("key")), ex->sqlstate,
 		         VIEW_ARG(ex->error_message));
 	if (st == ERR_FORBIDDEN && !ex->principal.has_key)
 		st = ERR_UNAUTHENTICATED;
 	/* What the user's own code says to the client, and nothing else of PostgreSQL's words. */
-	struct view detail = st == ERR_RAISED ? ex->error_message : VIEW_NONE;
+	if (st == ERR_RAISED)
+		detail = ex->error_message;
 	return problem(ex, st, detail);
 }
 

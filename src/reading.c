@@ -5,108 +5,245 @@
 
 #include "http/params.h"
 
-enum { PARAMS_MAX = 64, PIECE_BYTES = 65536 };
+enum {
+	PARAMS_MAX = 64,
+	PIECE_BYTES = 65536,
+	ESTIMATE_BOUND = 1000, /* rows up to which an estimated count is an exact one */
+};
 
-/* --- parameters --- */
+/* --- who asks, and for what --- */
 
-static enum status take_limit(struct exchange *ex, struct view v)
+static struct bounds bounds_of(const struct settings *set)
 {
-	int64_t n = 0;
-	for (size_t i = 0; i < v.n; i++) {
-		if (v.p[i] < '0' || v.p[i] > '9')
-			return ERR_INVALID_LIMIT;
-		if (n <= ex->resource->page_max)
-			n = n * 10 + (v.p[i] - '0');
+	return (struct bounds){
+		.filters = (unsigned)set->filters_max,
+		.list_items = (unsigned)set->list_items_max,
+		.levels = (unsigned)set->embed_levels_max,
+		.embeds = (unsigned)set->embeds_max,
+		.pattern_bytes = (size_t)set->pattern_max_bytes,
+		.cursor_bytes = (size_t)set->cursor_max_bytes,
+	};
+}
+
+static struct asker asker_of(const struct exchange *ex)
+{
+	return (struct asker){
+		.arena = ex->arena,
+		.catalog = ex->catalog,
+		.role = ex->principal.role,
+		.tenant = ex->principal.tenant,
+		.public_only = !ex->principal.has_key && !ex->catalog->anonymous_role.p,
+	};
+}
+
+/* Prefer: count=exact, ... */
+static void take_count(struct exchange *ex)
+{
+	struct view rest = ex->request.header[HEADER_PREFER];
+	ex->total.how = COUNT_NONE;
+	for (struct view part; view_split(&rest, ',', &part);) {
+		part = view_trim(part);
+		if (view_ieq(part, VIEW("count=exact")))
+			ex->total.how = COUNT_EXACT;
+		else if (view_ieq(part, VIEW("count=planned")))
+			ex->total.how = COUNT_PLANNED;
+		else if (view_ieq(part, VIEW("count=estimated")))
+			ex->total.how = COUNT_ESTIMATED;
 	}
-	if (n == 0)
-		return ERR_INVALID_LIMIT;
-	ex->page.limit = n > ex->resource->page_max ? ex->resource->page_max : (int)n;
+}
+
+/* An exact count reads every row that fits; an estimate knows of rows that row-level security hides. */
+static enum status check_count(const struct exchange *ex, struct view *detail)
+{
+	const struct resource *res = ex->resource;
+	if (ex->total.how == COUNT_EXACT && !res->exact_count) {
+		*detail = VIEW("This resource is not counted exactly.");
+		return ERR_QUERY_TOO_COMPLEX;
+	}
+	if ((ex->total.how == COUNT_PLANNED || ex->total.how == COUNT_ESTIMATED) && res->rls) {
+		*detail = VIEW("The rows of this resource depend on who asks: they are not estimated.");
+		return ERR_INVALID_HEADER;
+	}
 	return OK;
-}
-
-static enum status take_param(struct exchange *ex, const struct param *p, unsigned *seen, struct view *detail)
-{
-	enum { LIMIT = 1, CURSOR = 2 };
-	unsigned which = view_eq(p->name, VIEW("limit")) ? LIMIT : view_eq(p->name, VIEW("cursor")) ? CURSOR : 0;
-	if (!which) {
-		*detail = view_eq(p->name, VIEW("offset"))
-			? VIEW("Pages are asked for by cursor, not by offset: follow next_cursor.")
-			: arena_printf(ex->arena, "There is no parameter \"%.*s\" here.", VIEW_ARG(p->name));
-		return ERR_UNKNOWN_PARAMETER;
-	}
-	if (*seen & which) {
-		*detail = arena_printf(ex->arena, "The parameter \"%.*s\" comes twice.", VIEW_ARG(p->name));
-		return ERR_INVALID_PARAMETER;
-	}
-	*seen |= which;
-	if (which == LIMIT)
-		return take_limit(ex, p->value);
-	return cursor_parse(ex->arena, ex->resource, ex->page.order, p->value, &ex->page.cursor, detail);
-}
-
-static enum status page_params(struct exchange *ex, struct view *detail)
-{
-	struct params all;
-	enum status st = params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, detail);
-	unsigned seen = 0;
-	for (size_t i = 0; st == OK && i < all.n; i++)
-		st = take_param(ex, &all.item[i], &seen, detail);
-	return st;
 }
 
 /* --- pages --- */
 
-static enum next ask(struct exchange *ex)
+static bool ask_count(struct exchange *ex)
 {
+	struct statement *s = &ex->statement;
+	switch (ex->total.how) {
+	case COUNT_EXACT: return count_statement(s, &ex->page);
+	case COUNT_ESTIMATED:
+		if (!ex->total.planning)
+			return count_statement_bounded(s, &ex->page, ESTIMATE_BOUND + 1);
+		break;
+	case COUNT_PLANNED: ex->total.planning = true; break;
+	case COUNT_NONE: break;
+	}
+	return plan_statement(s, &ex->page);
+}
+
+/* The count first, then the page. */
+static enum next ask_next(struct exchange *ex, enum next after)
+{
+	bool counts = ex->total.how != COUNT_NONE && !ex->total.known;
+	if (!(counts ? ask_count(ex) : page_statement(&ex->statement, &ex->page, &ex->shape)))
+		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW_NONE);
 	exchange_query(ex, false);
-	return NEXT;
+	return after;
 }
 
 enum next page_ask(struct exchange *ex)
 {
-	const struct resource *res = ex->resource;
+	struct params all;
 	struct view detail = VIEW_NONE;
-	ex->page = (struct page){
-		.limit = res->page_default,
-		.order = { res->order, res->n_order },
-		.owner = ex->principal.tenant,
-	};
-	enum status st = page_params(ex, &detail);
-	if (st != OK)
-		return problem(ex, st, detail);
-	if (!shape_of(ex->arena, res, &ex->shape) || !page_statement(&ex->statement, ex->arena, res, &ex->page))
-		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW_NONE);
-	return ask(ex);
+	struct bounds bounds = bounds_of(ex->service->settings);
+	struct asker asker = asker_of(ex);
+	ex->total = (struct total){ .how = COUNT_NONE };
+	take_count(ex);
+	enum status st = params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail);
+	if (st == OK)
+		st = check_count(ex, &detail);
+	if (st == OK)
+		st = page_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
+	if (st == OK && !page_shape(&ex->page, &ex->shape))
+		st = ERR_QUERY_TOO_COMPLEX;
+	return st == OK ? ask_next(ex, NEXT) : problem(ex, st, detail);
 }
 
 /* Answers are private to whoever asked, and current only as long as they are asked for again. */
-static void read_headers(struct exchange *ex, int http)
+static void read_headers(struct exchange *ex)
 {
 	struct response *r = &ex->response;
-	r->http = http;
-	response_header(r, VIEW("Content-Type"), VIEW("application/json"));
+	r->http = 200;
+	response_header(r, VIEW("Content-Type"), format_type[ex->format]);
 	response_header(r, VIEW("Cache-Control"), VIEW("private, no-cache"));
-	response_header(r, VIEW("Vary"), VIEW("Authorization, X-API-Key"));
+	response_header(r, VIEW("Vary"), VIEW("Accept, Authorization, X-API-Key"));
+}
+
+static void count_headers(struct exchange *ex)
+{
+	static const struct view applied[] = {
+		[COUNT_EXACT] = VIEW_INIT("count=exact"), [COUNT_PLANNED] = VIEW_INIT("count=planned"),
+		[COUNT_ESTIMATED] = VIEW_INIT("count=estimated"),
+	};
+	if (ex->total.how == COUNT_NONE)
+		return;
+	struct buf range = BUF(64);
+	buf_lit(&range, "*/");
+	buf_i64(&range, ex->total.n);
+	response_header(&ex->response, VIEW("Content-Range"), buf_view(&range));
+	response_header(&ex->response, VIEW("Preference-Applied"), applied[ex->total.how]);
+	buf_free(&range);
+}
+
+/* Our own path as it was asked for; what would end the link is escaped. */
+static void put_uri(struct buf *b, struct view uri)
+{
+	for (size_t i = 0; i < uri.n; i++) {
+		unsigned char c = (unsigned char)uri.p[i];
+		if (c <= ' ' || c >= 0x7f || strchr("<>\"\\^`{|}", c))
+			percent_encode(b, view_make(uri.p + i, 1));
+		else
+			buf_putc(b, (char)c);
+	}
+}
+
+static void put_link(struct exchange *ex, struct buf *links, struct view rel, struct view cursor)
+{
+	struct buf link = BUF(RESPONSE_HEAD_MAX);
+	struct view query = ex->request.query;
+	char between = '?';
+	if (links->n)
+		buf_lit(&link, ", ");
+	buf_putc(&link, '<');
+	put_uri(&link, ex->request.path);
+	for (struct view piece; view_split(&query, '&', &piece);) {
+		if (!piece.n || view_starts(piece, VIEW("cursor=")))
+			continue;
+		buf_putc(&link, between);
+		put_uri(&link, piece);
+		between = '&';
+	}
+	if (cursor.n) {
+		buf_putc(&link, between);
+		buf_lit(&link, "cursor=");
+		buf_view_put(&link, cursor);
+	}
+	buf_lit(&link, ">; rel=\"");
+	buf_view_put(&link, rel);
+	buf_putc(&link, '"');
+	/* What does not fit is left out: the body has the next cursor, too. */
+	if (!buf_failed(&link) && links->n + link.n < RESPONSE_HEAD_MAX / 2)
+		buf_view_put(links, buf_view(&link));
+	buf_free(&link);
+}
+
+static void link_header(struct exchange *ex)
+{
+	const struct page_writer *w = &ex->writer;
+	struct buf links = BUF(RESPONSE_HEAD_MAX), next = BUF(RESPONSE_HEAD_MAX), prev = BUF(RESPONSE_HEAD_MAX);
+	put_link(ex, &links, VIEW("first"), VIEW_NONE);
+	if (page_has_prev(w) && page_cursor(w, true, &prev) && !buf_failed(&prev))
+		put_link(ex, &links, VIEW("prev"), buf_view(&prev));
+	if (page_has_next(w) && page_cursor(w, false, &next) && !buf_failed(&next))
+		put_link(ex, &links, VIEW("next"), buf_view(&next));
+	if (links.n)
+		response_header(&ex->response, VIEW("Link"), buf_view(&links));
+	buf_free(&links);
+	buf_free(&next);
+	buf_free(&prev);
+}
+
+static enum next take_total(struct exchange *ex)
+{
+	struct total *t = &ex->total;
+	struct view v = rows_count(ex->rows) == 1 ? rows_value(ex->rows, 0, 0) : VIEW_NONE;
+	if (t->planning) {
+		int64_t n = planned_rows(ex->arena, v);
+		if (n < 0)
+			return problem(ex, ERR_DATABASE, VIEW_NONE);
+		/* More were counted than the bound: the estimate cannot say fewer. */
+		t->n = t->how == COUNT_ESTIMATED && n <= ESTIMATE_BOUND ? ESTIMATE_BOUND + 1 : n;
+		t->known = true;
+	} else {
+		t->n = rows_int(v);
+		t->known = t->how == COUNT_EXACT || t->n <= ESTIMATE_BOUND;
+		t->planning = !t->known;
+	}
+	return ask_next(ex, WAIT);
+}
+
+static enum next begin_page(struct exchange *ex)
+{
+	ex->writing = true;
+	ex->writer = (struct page_writer){
+		.page = &ex->page,
+		.shape = &ex->shape,
+		.rows = ex->rows,
+		.format = ex->format,
+		.max_bytes = (size_t)ex->service->settings->page_max_bytes,
+	};
+	read_headers(ex);
+	count_headers(ex);
+	page_begin(&ex->writer, &ex->response.body);
+	if (ex->format == FORMAT_OBJECT && ex->writer.n != 1)
+		return problem(ex, ERR_NOT_ONE_ROW, VIEW_NONE);
+	return NEXT;
 }
 
 enum next page_answer(struct exchange *ex)
 {
-	if (!ex->writing) {
-		ex->writing = true;
-		ex->writer = (struct page_writer){
-			.resource = ex->resource,
-			.page = &ex->page,
-			.shape = &ex->shape,
-			.rows = ex->rows,
-			.max_bytes = (size_t)ex->service->settings->page_max_bytes,
-		};
-		read_headers(ex, 200);
-		page_begin(&ex->writer, &ex->response.body);
-	}
+	if (ex->total.how != COUNT_NONE && !ex->total.known)
+		return take_total(ex);
+	if (!ex->writing && begin_page(ex) == DONE)
+		return DONE;
 	if (!page_write(&ex->writer, &ex->response.body, PIECE_BYTES))
 		return YIELD;
 	if (ex->writer.cursor_too_long)
 		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("The values that this list is sorted by are too long for a cursor."));
+	link_header(ex);
 	return DONE;
 }
 
@@ -114,20 +251,28 @@ enum next page_answer(struct exchange *ex)
 
 enum next item_ask(struct exchange *ex)
 {
-	if (ex->request.query.n)
-		return problem(ex, ERR_UNKNOWN_PARAMETER, VIEW("An item takes no parameters."));
-	if (!shape_of(ex->arena, ex->resource, &ex->shape))
-		return problem(ex, ERR_OVERLOADED, VIEW_NONE);
-	if (!item_statement(&ex->statement, ex->arena, ex->resource, ex->key, ex->principal.tenant))
-		return problem(ex, arena_full(ex->arena) ? ERR_QUERY_TOO_COMPLEX : ERR_NOT_FOUND, VIEW_NONE);
-	return ask(ex);
+	struct params all;
+	struct view detail = VIEW_NONE;
+	struct bounds bounds = bounds_of(ex->service->settings);
+	struct asker asker = asker_of(ex);
+	enum status st = params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail);
+	if (st == OK)
+		st = item_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
+	if (st == OK && !page_shape(&ex->page, &ex->shape))
+		st = ERR_QUERY_TOO_COMPLEX;
+	if (st != OK)
+		return problem(ex, st, detail);
+	if (!item_statement(&ex->statement, &ex->page, &ex->shape, ex->key))
+		return problem(ex, arena_full(ex->arena) || ex->statement.failed ? ERR_QUERY_TOO_COMPLEX : ERR_NOT_FOUND, VIEW_NONE);
+	exchange_query(ex, false);
+	return NEXT;
 }
 
 enum next item_answer(struct exchange *ex)
 {
 	if (rows_count(ex->rows) == 0)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
-	read_headers(ex, 200);
+	read_headers(ex);
 	row_write(&ex->response.body, &ex->shape, ex->rows, 0);
 	return DONE;
 }

@@ -27,6 +27,13 @@
 	NUMBER(url_max_bytes, 8192, 256, 65536, "longest URL")                                                      \
 	NUMBER(headers_max_bytes, 65536, 4096, 1048576, "most CGI parameters of a request, in bytes")               \
 	NUMBER(body_max_bytes, 1048576, 0, 1073741824, "largest request body")                                      \
+	TEXT(cors_origins, "", "origins that a browser may call from, by comma, or *; empty: none")                 \
+	NUMBER(filters_max, 32, 1, 1000, "conditions of a query")                                                   \
+	NUMBER(list_items_max, 200, 1, 10000, "items in the list of a filter")                                      \
+	NUMBER(embed_levels_max, 3, 0, 8, "levels of embedded resources")                                           \
+	NUMBER(embeds_max, 8, 0, 64, "embedded resources of a query")                                               \
+	NUMBER(pattern_max_bytes, 256, 1, 8192, "pattern of a filter")                                              \
+	NUMBER(cursor_max_bytes, 1024, 64, 8192, "cursor")                                                          \
 	NUMBER(page_max_bytes, 16777216, 1024, 1073741824, "a page ends early at this size")                        \
 	NUMBER(requests_max, 1000, 1, 100000, "requests that a worker takes at a time")                             \
 	NUMBER(feed_interval_ms, 25, 1, 60000, "time between two looks at the change feed, milliseconds")           \

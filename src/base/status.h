@@ -18,6 +18,12 @@
 	X(ERR_INVALID_BODY, 400, "invalid_body", "The body is not what this resource takes")                    \
 	X(ERR_INVALID_VALUE, 400, "invalid_value", "A value does not fit its column")                           \
 	X(ERR_UNKNOWN_COLUMN, 400, "unknown_column", "There is no such column")                                 \
+	X(ERR_UNKNOWN_OPERATOR, 400, "unknown_operator", "A filter has an operator that is not known")          \
+	X(ERR_UNKNOWN_RELATIONSHIP, 400, "unknown_relationship", "There is no such resource to embed")          \
+	X(ERR_AMBIGUOUS_RELATIONSHIP, 400, "ambiguous_relationship", "A resource can be embedded in several ways") \
+	X(ERR_INVALID_FILTER, 400, "invalid_filter", "A filter is malformed or does not fit its column")        \
+	X(ERR_INVALID_SELECT, 400, "invalid_select", "The select parameter is malformed")                       \
+	X(ERR_INVALID_ORDER, 400, "invalid_order", "The order parameter is malformed")                          \
 	X(ERR_READ_ONLY_COLUMN, 400, "read_only_column", "A column in the body cannot be written")              \
 	X(ERR_QUERY_TOO_COMPLEX, 400, "query_too_complex", "The query is over a bound")                         \
 	X(ERR_IDEMPOTENCY_KEY_MISSING, 400, "idempotency_key_missing", "This write needs an Idempotency-Key")   \
@@ -29,6 +35,7 @@
 	X(ERR_NOT_FOUND, 404, "not_found", "There is nothing here")                                             \
 	X(ERR_METHOD_NOT_ALLOWED, 405, "method_not_allowed", "This resource does not take that method")         \
 	X(ERR_NOT_ACCEPTABLE, 406, "not_acceptable", "None of the accepted media types can be made")            \
+	X(ERR_NOT_ONE_ROW, 406, "not_one_row", "The list does not have exactly one row")                        \
 	X(ERR_REQUEST_TIMEOUT, 408, "request_timeout", "The request did not arrive in time")                    \
 	X(ERR_CONFLICT, 409, "conflict", "The write conflicts with what is there")                              \
 	X(ERR_FOREIGN_KEY, 409, "foreign_key_violation", "The write breaks a reference between rows")           \

@@ -88,6 +88,7 @@ static void read_columns(struct reader *r, struct resource *res, json_object *of
 			.type = get_text(r, o, "type"),
 			.type_oid = (uint32_t)get_int(r, o, "type_oid"),
 			.base_oid = (uint32_t)get_int(r, o, "base_oid"),
+			.array_oid = (uint32_t)get_int(r, o, "array_oid"),
 			.type_kind = get_char(r, o, "type_kind"),
 			.category = get_char(r, o, "category"),
 			.not_null = get_bool(r, o, "not_null"),
@@ -209,6 +210,8 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.deadline_us = get_int_or(o, "deadline_ms", 0) * 1000,
 		.rls = get_bool(r, o, "rls"),
 		.user_triggers = get_bool(r, o, "user_triggers"),
+		.exact_count = get_bool(r, o, "exact_count"),
+		.regular_expressions = get_bool(r, o, "regular_expressions"),
 	};
 	res->is_public = policy_has(res->cache, VIEW("public"));
 	read_methods(r, res, o);
@@ -266,6 +269,67 @@ static void read_resources(struct reader *r, json_object *of)
 	}
 }
 
+static struct view *read_names(struct reader *r, json_object *of, const char *member, unsigned *n)
+{
+	json_object *all = get_array(r, of, member, n);
+	struct view *names = ARENA_ARRAY(r->catalog->arena, struct view, *n);
+	for (unsigned i = 0; names && i < *n; i++)
+		names[i] = text_of(r, json_object_array_get_idx(all, i));
+	return names;
+}
+
+static struct view *quote_names(struct reader *r, const struct view *name, unsigned n)
+{
+	struct view *quoted = ARENA_ARRAY(r->catalog->arena, struct view, n);
+	for (unsigned i = 0; name && quoted && i < n; i++)
+		quoted[i] = quote_identifier(r->catalog->arena, name[i]);
+	return quoted;
+}
+
+static void read_relationship(struct reader *r, struct relationship *rel, json_object *o)
+{
+	unsigned n_to = 0;
+	*rel = (struct relationship){
+		.constraint = get_text(r, o, "constraint"),
+		.from = (uint32_t)get_int(r, o, "from"),
+		.to = (uint32_t)get_int(r, o, "to"),
+		.unique = get_bool(r, o, "unique"),
+	};
+	rel->from_name = read_names(r, o, "from_columns", &rel->n);
+	rel->to_name = read_names(r, o, "to_columns", &n_to);
+	rel->from_quoted = quote_names(r, rel->from_name, rel->n);
+	rel->to_quoted = quote_names(r, rel->to_name, n_to);
+	if (rel->n != n_to || rel->n == 0)
+		r->broken = true;
+}
+
+static void read_relationships(struct reader *r, json_object *of)
+{
+	unsigned n;
+	struct catalog *c = r->catalog;
+	json_object *all = get_array(r, of, "relationships", &n);
+	c->relationships = ARENA_ARRAY(c->arena, struct relationship, n);
+	for (unsigned i = 0; c->relationships && i < n; i++)
+		read_relationship(r, &c->relationships[c->n_relationships++], json_object_array_get_idx(all, i));
+}
+
+static void read_text_searches(struct reader *r, json_object *of)
+{
+	struct catalog *c = r->catalog;
+	json_object *all = get(r, of, "text_search", json_type_object);
+	if (!all)
+		return;
+	c->text_searches = ARENA_ARRAY(c->arena, struct text_search, (size_t)json_object_object_length(all));
+	if (!c->text_searches)
+		return;
+	json_object_object_foreach(all, name, sql) {
+		c->text_searches[c->n_text_searches++] = (struct text_search){
+			.name = arena_copy(c->arena, view_of(name)),
+			.sql = text_of(r, sql),
+		};
+	}
+}
+
 static int by_name(const void *a, const void *b)
 {
 	return view_cmp(((const struct resource *)a)->name, ((const struct resource *)b)->name);
@@ -299,6 +363,8 @@ static void read_catalog(struct reader *r, json_object *o)
 	for (unsigned i = 0; c->roles && i < c->n_roles; i++)
 		c->roles[i] = text_of(r, json_object_array_get_idx(roles, i));
 	read_resources(r, o);
+	read_relationships(r, o);
+	read_text_searches(r, o);
 	if (c->resources && c->n_resources)
 		qsort(c->resources, c->n_resources, sizeof *c->resources, by_name);
 }
@@ -360,6 +426,14 @@ const struct resource *catalog_resource(const struct catalog *c, struct view nam
 			high = mid;
 	}
 	return NULL;
+}
+
+struct view catalog_text_search(const struct catalog *c, struct view name)
+{
+	for (unsigned i = 0; c && i < c->n_text_searches; i++)
+		if (view_eq(c->text_searches[i].name, name))
+			return c->text_searches[i].sql;
+	return VIEW_NONE;
 }
 
 const struct column *resource_column(const struct resource *res, struct view name)

@@ -28,6 +28,7 @@ struct column {
 	struct view type;     /* schema-qualified and quoted, for casts; without typmod */
 	uint32_t type_oid;    /* as declared (a domain's own) */
 	uint32_t base_oid;    /* a domain's base type: what parameters are sent as */
+	uint32_t array_oid;   /* of the base type; 0: there are no arrays of it */
 	char type_kind;       /* pg_type.typtype of the base type: b, e, c, r, m */
 	char category;        /* pg_type.typcategory of the base type */
 	bool not_null, hidden, read_only, has_default, generated, sortable, nondeterministic;
@@ -62,7 +63,22 @@ struct resource {
 	int owner;              /* column that holds the tenant, or -1 */
 	int64_t deadline_us;    /* 0: the worker's */
 	bool rls, user_triggers;
+	bool exact_count, regular_expressions; /* may be asked for */
 	uint64_t *may[PRIVILEGE_COUNT]; /* bit sets over the catalog's roles */
+};
+
+/* A foreign key between two relations that are served. */
+struct relationship {
+	struct view constraint;
+	uint32_t from, to;               /* oids of the relations */
+	unsigned n;                      /* columns on each side */
+	struct view *from_name, *to_name, *from_quoted, *to_quoted;
+	bool unique;                     /* at most one row of `from` belongs to one of `to` */
+};
+
+/* A text search configuration: its name, and the SQL that stands for it. */
+struct text_search {
+	struct view name, sql;
 };
 
 struct catalog {
@@ -76,6 +92,10 @@ struct catalog {
 	unsigned n_roles;
 	struct resource *resources; /* sorted by name */
 	unsigned n_resources;
+	struct relationship *relationships;
+	unsigned n_relationships;
+	struct text_search *text_searches;
+	unsigned n_text_searches;
 };
 
 /* NULL and *why (static text) when the JSON is not what composure.catalog() returns. One reference is the caller's. */
@@ -85,6 +105,9 @@ struct catalog *catalog_ref(struct catalog *);
 void catalog_unref(struct catalog *); /* NULL is fine */
 
 const struct resource *catalog_resource(const struct catalog *, struct view name);
+
+/* The SQL of the text search configuration called so; absent when there is none. */
+struct view catalog_text_search(const struct catalog *, struct view name);
 
 /* The column called so that a client may know of, or NULL: a hidden one does not exist. */
 const struct column *resource_column(const struct resource *, struct view name);

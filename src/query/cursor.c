@@ -10,33 +10,24 @@
 
 #include "base/base64.h"
 #include "base/json.h"
+#include "query/value.h"
 
 /* --- reading --- */
 
-static bool value_fits(const struct column *c, const struct json *v)
+static bool value_fits(const struct sort_term *t, const struct json *v)
 {
+	const struct column *c = &t->field.type;
 	switch (v->kind) {
-	case JSON_NULL: return !c->not_null;
+	case JSON_NULL: return !t->not_null;
 	case JSON_TRUE:
 	case JSON_FALSE: return c->category == 'B';
-	case JSON_NUMBER: return c->category == 'N';
-	case JSON_STRING: return c->category != 'B'; /* a number's too: "NaN", "Infinity" */
+	case JSON_NUMBER: return c->category == 'N' && value_may_be(c, v->string);
+	case JSON_STRING: /* a number's too: "NaN", "Infinity" */
+		return c->category != 'B' && (c->category != 'N' || !value_is_integer(c));
 	case JSON_ARRAY:
 	case JSON_OBJECT: return c->category != 'B' && c->category != 'N';
 	}
 	return false;
-}
-
-/* Whole numbers are checked here, so that the bounds of a bigint are the only thing left to PostgreSQL. */
-static bool integer_fits(const struct column *c, const struct json *v)
-{
-	bool integral = c->base_oid == 20 || c->base_oid == 21 || c->base_oid == 23;
-	if (!integral || v->kind == JSON_NULL)
-		return true;
-	if (v->kind != JSON_NUMBER)
-		return false;
-	return !memchr(v->string.p, '.', v->string.n) && !memchr(v->string.p, 'e', v->string.n) &&
-	       !memchr(v->string.p, 'E', v->string.n) && v->string.n <= 20;
 }
 
 static struct view value_text(const struct json *v)
@@ -53,10 +44,26 @@ static struct view value_text(const struct json *v)
 	return v->text;
 }
 
-enum status cursor_parse(struct arena *a, const struct resource *res, struct order order, struct view text,
-                         struct cursor *cursor, struct view *detail)
+/* "<" and what the cursor is bound to, as the member "" has it. False: it is another list's. */
+static bool take_binding(const struct json *o, struct view bound_to, struct cursor *cursor)
 {
-	if (text.n > CURSOR_BYTES_MAX || order.n > CURSOR_TERMS_MAX) {
+	const struct json *m = json_member(o, VIEW(""));
+	cursor->backward = false;
+	if (!m)
+		return true;
+	if (m->kind != JSON_STRING)
+		return false;
+	struct view v = m->string;
+	cursor->backward = view_starts(v, VIEW("<"));
+	if (cursor->backward)
+		v = view_skip(v, 1);
+	return v.n == 0 || view_eq(v, bound_to);
+}
+
+enum status cursor_parse(struct arena *a, const struct sort *sort, struct view bound_to, size_t max_bytes,
+                         struct view text, struct cursor *cursor, struct view *detail)
+{
+	if (text.n > max_bytes || sort->n > SORT_TERMS_MAX) {
 		*detail = VIEW("The cursor is too long.");
 		return ERR_INVALID_CURSOR;
 	}
@@ -68,21 +75,48 @@ enum status cursor_parse(struct arena *a, const struct resource *res, struct ord
 	struct json_limits limits = { .depth = 8, .values = 256 };
 	struct view why;
 	const struct json *o = json_parse(a, bytes, &limits, &why);
-	if (!o || o->kind != JSON_OBJECT || o->n_children != order.n) {
+	if (!o || o->kind != JSON_OBJECT || o->n_children != sort->n + (json_member(o, VIEW("")) != NULL)) {
 		*detail = VIEW("The cursor does not hold the sort columns of this list.");
 		return ERR_INVALID_CURSOR;
 	}
-	for (unsigned i = 0; i < order.n; i++) {
-		const struct column *c = &res->columns[order.term[i].column];
-		const struct json *v = json_member(o, c->name);
-		if (!v || !value_fits(c, v) || !integer_fits(c, v)) {
-			*detail = arena_printf(a, "The cursor has no fitting value for \"%.*s\".", VIEW_ARG(c->name));
+	if (!take_binding(o, bound_to, cursor)) {
+		*detail = VIEW("The cursor belongs to a list with another order or other filters.");
+		return ERR_INVALID_CURSOR;
+	}
+	for (unsigned i = 0; i < sort->n; i++) {
+		const struct sort_term *t = &sort->term[i];
+		const struct json *v = json_member(o, t->name);
+		if (!v || !value_fits(t, v)) {
+			*detail = arena_printf(a, "The cursor has no fitting value for \"%.*s\".", VIEW_ARG(t->name));
 			return ERR_INVALID_CURSOR;
 		}
 		cursor->value[i] = value_text(v);
 	}
 	cursor->set = true;
 	return OK;
+}
+
+bool cursor_put(struct buf *b, const struct sort *sort, struct view bound_to, bool backward, const enum render_kind *kind,
+                const struct view *value, size_t max_bytes)
+{
+	struct buf json = BUF(max_bytes / 4 * 3);
+	for (unsigned i = 0; i < sort->n; i++) {
+		buf_putc(&json, i ? ',' : '{');
+		json_string(&json, sort->term[i].name);
+		buf_putc(&json, ':');
+		render_value(&json, kind[i], value[i]);
+	}
+	if (bound_to.n || backward) {
+		buf_view_put(&json, backward ? VIEW(",\"\":\"<") : VIEW(",\"\":\""));
+		buf_view_put(&json, bound_to);
+		buf_putc(&json, '"');
+	}
+	buf_putc(&json, '}');
+	bool good = !buf_failed(&json) && sort->n <= SORT_TERMS_MAX;
+	if (good)
+		base64url_put(b, buf_view(&json));
+	buf_free(&json);
+	return good;
 }
 
 /* --- writing SQL --- */
@@ -100,34 +134,30 @@ struct branch {
 	unsigned at;
 };
 
-static const struct column *column_of(const struct resource *res, struct order order, unsigned i)
-{
-	return &res->columns[order.term[i].column];
-}
+enum { BRANCHES_MAX = 2 * SORT_TERMS_MAX };
 
 /* One direction from term i on, and no NULL in the terms behind it. A NULL in term i itself makes the row comparison
  * NULL, so such rows are not in it: they are BRANCH_NULL's. */
-static bool row_comparable(const struct resource *res, struct order order, unsigned i)
+static bool row_comparable(const struct sort *sort, unsigned i)
 {
-	for (unsigned k = i + 1; k < order.n; k++)
-		if (order.term[k].desc != order.term[i].desc || !column_of(res, order, k)->not_null)
+	for (unsigned k = i + 1; k < sort->n; k++)
+		if (sort->term[k].desc != sort->term[i].desc || !sort->term[k].not_null)
 			return false;
 	return true;
 }
 
-static unsigned branches(const struct resource *res, struct order order, const struct cursor *cursor,
-                         struct branch out[2 * CURSOR_TERMS_MAX])
+static unsigned branches(const struct sort *sort, const struct cursor *cursor, struct branch out[BRANCHES_MAX])
 {
 	unsigned n = 0;
-	for (unsigned i = 0; i < order.n; i++) {
-		bool nullable = !column_of(res, order, i)->not_null;
+	for (unsigned i = 0; i < sort->n; i++) {
+		const struct sort_term *t = &sort->term[i];
 		bool at_null = !cursor->value[i].p;
-		if (at_null && order.term[i].nulls_first) {
+		if (at_null && t->nulls_first) {
 			out[n++] = (struct branch){ BRANCH_NOT_NULL, i };
 		} else if (!at_null) {
-			bool row = row_comparable(res, order, i);
+			bool row = row_comparable(sort, i);
 			out[n++] = (struct branch){ row ? BRANCH_ROW : BRANCH_VALUE, i };
-			if (nullable && !order.term[i].nulls_first)
+			if (!t->not_null && !t->nulls_first)
 				out[n++] = (struct branch){ BRANCH_NULL, i };
 			if (row)
 				break;
@@ -136,85 +166,68 @@ static unsigned branches(const struct resource *res, struct order order, const s
 	return n;
 }
 
-unsigned cursor_branches(const struct resource *res, struct order order, const struct cursor *cursor)
+unsigned cursor_branches(const struct sort *sort, const struct cursor *cursor)
 {
-	struct branch b[2 * CURSOR_TERMS_MAX];
-	return cursor->set ? branches(res, order, cursor, b) : 1;
+	struct branch b[BRANCHES_MAX];
+	return cursor->set ? branches(sort, cursor, b) : 1;
 }
 
-static void put_column(struct statement *s, const struct column *c, struct view qualifier)
+static void put_value(struct statement *s, const struct sort *sort, const struct cursor *cursor, unsigned i)
 {
-	statement_text(s, qualifier);
-	statement_text(s, c->quoted);
+	statement_param(s, cursor->value[i], sort->term[i].field.type.base_oid);
 }
 
-static void put_row_comparison(struct statement *s, const struct resource *res, struct order order,
-                               const struct cursor *cursor, unsigned at, struct view qualifier)
+static void put_row_comparison(struct statement *s, const struct sort *sort, const struct cursor *cursor, unsigned at,
+                               struct view qualifier)
 {
 	statement_lit(s, "(");
-	for (unsigned i = at; i < order.n; i++) {
+	for (unsigned i = at; i < sort->n; i++) {
 		if (i > at)
 			statement_lit(s, ", ");
-		put_column(s, column_of(res, order, i), qualifier);
+		sort_term_write(s, sort, i, qualifier, false);
 	}
-	statement_text(s, order.term[at].desc ? VIEW(") < (") : VIEW(") > ("));
-	for (unsigned i = at; i < order.n; i++) {
+	statement_text(s, sort->term[at].desc ? VIEW(") < (") : VIEW(") > ("));
+	for (unsigned i = at; i < sort->n; i++) {
 		if (i > at)
 			statement_lit(s, ", ");
-		statement_param(s, cursor->value[i], column_of(res, order, i)->base_oid);
+		put_value(s, sort, cursor, i);
 	}
 	statement_lit(s, ")");
 }
 
-void cursor_condition(struct statement *s, const struct resource *res, struct order order, const struct cursor *cursor,
-                      unsigned branch, struct view qualifier)
+static void put_prefix(struct statement *s, const struct sort *sort, const struct cursor *cursor, unsigned until,
+                       struct view qualifier)
 {
-	struct branch all[2 * CURSOR_TERMS_MAX];
-	unsigned n = branches(res, order, cursor, all);
-	assert(branch < n);
-	(void)n;
-	struct branch b = all[branch];
-	for (unsigned i = 0; i < b.at; i++) {
-		put_column(s, column_of(res, order, i), qualifier);
+	for (unsigned i = 0; i < until; i++) {
+		sort_term_write(s, sort, i, qualifier, false);
 		if (cursor->value[i].p) {
 			statement_lit(s, " = ");
-			statement_param(s, cursor->value[i], column_of(res, order, i)->base_oid);
+			put_value(s, sort, cursor, i);
 		} else {
 			statement_lit(s, " IS NULL");
 		}
 		statement_lit(s, " AND ");
 	}
-	const struct column *c = column_of(res, order, b.at);
-	switch (b.kind) {
-	case BRANCH_ROW:
-		put_row_comparison(s, res, order, cursor, b.at, qualifier);
-		break;
-	case BRANCH_VALUE:
-		put_column(s, c, qualifier);
-		statement_text(s, order.term[b.at].desc ? VIEW(" < ") : VIEW(" > "));
-		statement_param(s, cursor->value[b.at], c->base_oid);
-		break;
-	case BRANCH_NULL:
-		put_column(s, c, qualifier);
-		statement_lit(s, " IS NULL");
-		break;
-	case BRANCH_NOT_NULL:
-		put_column(s, c, qualifier);
-		statement_lit(s, " IS NOT NULL");
-		break;
-	}
 }
 
-void order_by(struct statement *s, const struct resource *res, struct order order, struct view qualifier)
+void cursor_condition(struct statement *s, const struct sort *sort, const struct cursor *cursor, unsigned branch,
+                      struct view qualifier)
 {
-	for (unsigned i = 0; i < order.n; i++) {
-		statement_text(s, i ? VIEW(", ") : VIEW(" ORDER BY "));
-		put_column(s, column_of(res, order, i), qualifier);
-		const struct order_term *t = &order.term[i];
-		if (t->desc)
-			statement_lit(s, " DESC");
-		/* PostgreSQL's default is said by silence, so that plain indexes match plain orders. */
-		if (t->nulls_first != t->desc && !column_of(res, order, i)->not_null)
-			statement_text(s, t->nulls_first ? VIEW(" NULLS FIRST") : VIEW(" NULLS LAST"));
+	struct branch all[BRANCHES_MAX];
+	unsigned n = branches(sort, cursor, all);
+	assert(branch < n);
+	(void)n;
+	struct branch b = all[branch];
+	put_prefix(s, sort, cursor, b.at, qualifier);
+	if (b.kind == BRANCH_ROW) {
+		put_row_comparison(s, sort, cursor, b.at, qualifier);
+		return;
+	}
+	sort_term_write(s, sort, b.at, qualifier, false);
+	if (b.kind == BRANCH_VALUE) {
+		statement_text(s, sort->term[b.at].desc ? VIEW(" < ") : VIEW(" > "));
+		put_value(s, sort, cursor, b.at);
+	} else {
+		statement_text(s, b.kind == BRANCH_NULL ? VIEW(" IS NULL") : VIEW(" IS NOT NULL"));
 	}
 }

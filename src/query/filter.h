@@ -44,6 +44,7 @@ struct filters {
 	const struct node *node;  /* embedded resources that a condition may name (payments=is.null); NULL: none */
 	unsigned *count;          /* conditions so far; filters of one query may share it */
 	unsigned own_count;
+	size_t prefix;            /* bytes of a parameter's name that stand before ours: "payments." */
 	struct condition *first, *last;
 };
 
@@ -64,5 +65,9 @@ static inline bool filters_any(const struct filters *f)
 
 /* Appends the condition for the table that `qualifier` names ("t." or empty). Only where filters_any(). */
 void filters_write(struct statement *, const struct filters *, struct view qualifier);
+
+/* Whether the value is one of a condition's; *detail then says which one's, with its place. For an error of
+ * PostgreSQL's, which knows the value alone. */
+bool filters_blame(const struct filters *, struct view value, struct view *detail);
 
 #endif

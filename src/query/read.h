@@ -1,31 +1,51 @@
-/* read: a page or an item of a resource: the statement, and the body made of its rows. */
+/* read: a page or an item of a resource, as one statement. */
 #ifndef COMPOSURE_READ_H
 #define COMPOSURE_READ_H
 
 #include <stdbool.h>
 
 #include "base/arena.h"
-#include "base/buf.h"
-#include "base/status.h"
+#include "base/view.h"
 #include "catalog/catalog.h"
-#include "db/rows.h"
 #include "db/statement.h"
-#include "query/cursor.h"
+#include "query/page.h"
 #include "query/render.h"
 
-/* What is asked for. */
-struct page {
-	int limit;
-	struct order order;
-	struct cursor cursor;
-	struct view owner; /* the tenant, where the resource has an owner column */
-};
-
-/* The columns of a result, ready to be written: kinds, and member names with their quotes, comma and colon. */
+/* The columns of a result, ready to be written: kinds, member names, and these with their quotes, comma and colon. */
 struct shape {
 	unsigned n;
 	enum render_kind *kind;
-	struct view *name;
+	struct view *name, *label;
+	/* Where the values of the order stand, in a form that PostgreSQL reads back. */
+	unsigned n_sort;
+	int *sort_at;
+	enum render_kind *sort_kind;
+};
+
+/* What a page's or an item's statement will return. False: the arena is full. */
+bool page_shape(const struct page *, struct shape *) MUST_CHECK;
+
+/* One row more than the limit is asked for: it tells whether there is more. False: it is too large. */
+bool page_statement(struct statement *, const struct page *, const struct shape *) MUST_CHECK;
+
+/* key has one value for each key column. False: it is too large, or a value cannot be one of its column. */
+bool item_statement(struct statement *, const struct page *, const struct shape *, const struct view *key) MUST_CHECK;
+
+/* How many rows the page's list has in all: counted, counted up to a bound, or as the planner estimates it (a row of
+ * JSON, for planned_rows()). False: it is too large. */
+bool count_statement(struct statement *, const struct page *) MUST_CHECK;
+bool count_statement_bounded(struct statement *, const struct page *, int bound) MUST_CHECK;
+bool plan_statement(struct statement *, const struct page *) MUST_CHECK;
+
+/* The planner's estimate, out of EXPLAIN's JSON. -1 where it is none. */
+int64_t planned_rows(struct arena *, struct view json);
+
+/* --- for what writes and returns rows of one resource --- */
+
+/* A total order out of the catalog. */
+struct order {
+	const struct order_term *term;
+	unsigned n;
 };
 
 /* The visible columns of the resource in their order. False: the arena is full. */
@@ -33,36 +53,9 @@ bool shape_of(struct arena *, const struct resource *, struct shape *) MUST_CHEC
 
 /* Appends the visible columns, as shape_of() describes them; behind them, once more as text, those of the order that
  * render_needs_text(). */
-void select_columns(struct statement *, const struct resource *, struct order, struct view qualifier);
+void select_columns(struct statement *, const struct resource *, struct order order, struct view qualifier);
 
 /* Where a column of the order stands in such a result, in a form that PostgreSQL reads back, and what form it is. */
 int order_column(const struct resource *, struct order, unsigned term, enum render_kind *);
-
-/* One row more than the limit is asked for: it tells whether there is more. False: the arena is full. */
-bool page_statement(struct statement *, struct arena *, const struct resource *, const struct page *) MUST_CHECK;
-
-/* key has one value for each key column. False: the arena is full, or a value cannot be one of its column. Selects the
- * visible columns alone. */
-bool item_statement(struct statement *, struct arena *, const struct resource *, const struct view *key,
-                    struct view owner) MUST_CHECK;
-
-/* Writing a page goes in pieces, so that a big one does not hold up the loop. */
-struct page_writer {
-	const struct resource *resource;
-	const struct page *page;
-	const struct shape *shape;
-	const struct rows *rows;
-	int n, at;       /* rows that belong to the page, written so far */
-	size_t max_bytes; /* the page ends early at this size: what is left is the next page's */
-	bool cursor_too_long; /* there is more, but no cursor can say where: the body is not to be sent */
-};
-
-void page_begin(struct page_writer *, struct buf *body);
-
-/* Writes about piece_bytes more. True when the body is whole. */
-bool page_write(struct page_writer *, struct buf *body, size_t piece_bytes) MUST_CHECK;
-
-/* One row as an object. */
-void row_write(struct buf *, const struct shape *, const struct rows *, int row);
 
 #endif

@@ -35,9 +35,14 @@ enum render_kind render_kind(const struct column *c)
 	}
 }
 
+bool render_converts(const struct column *c)
+{
+	return render_kind(c) == RENDER_RAW && c->base_oid != OID_JSON;
+}
+
 void render_select(struct statement *s, const struct column *c, struct view qualifier)
 {
-	bool convert = render_kind(c) == RENDER_RAW && c->base_oid != OID_JSON;
+	bool convert = render_converts(c);
 	if (convert)
 		statement_lit(s, "pg_catalog.to_json(");
 	statement_text(s, qualifier);

@@ -30,6 +30,9 @@ enum render_kind {
 
 enum render_kind render_kind(const struct column *);
 
+/* Whether it has to go through to_json() in SQL. */
+bool render_converts(const struct column *);
+
 /* Appends the column as it is to be selected, of the table that `qualifier` names ("t." or empty). */
 void render_select(struct statement *, const struct column *, struct view qualifier);
 

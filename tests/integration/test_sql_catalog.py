@@ -5,11 +5,11 @@ import time
 import pytest
 from sqlcluster import Session
 
-COLUMN = {"name", "type_oid", "base_oid", "type_kind", "type", "category", "elem_oid", "not_null", "hidden",
+COLUMN = {"name", "type_oid", "base_oid", "type_kind", "type", "category", "elem_oid", "array_oid", "not_null", "hidden",
           "read_only", "has_default", "generated", "sortable", "nondeterministic"}
 RESOURCE = {"name", "oid", "schema", "relation", "kind", "methods", "columns", "key", "order", "page_default",
             "page_max", "cache", "cost_read", "cost_write", "idempotency", "owner", "deadline_ms", "rls", "force_rls",
-            "user_triggers", "select_roles", "insert_roles", "update_roles", "delete_roles"}
+            "user_triggers", "exact_count", "regular_expressions", "select_roles", "insert_roles", "update_roles", "delete_roles"}
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,13 @@ def columns(session, name):
 
 def test_an_empty_catalog_has_an_installation_and_no_resources(session):
     catalog = session.catalog()
-    assert set(catalog) == {"version", "installation", "roles", "resources"}
+    assert set(catalog) == {"version", "installation", "roles", "text_search", "resources", "relationships", "functions"}
     assert set(catalog["installation"]) == {"id", "secret", "anonymous_role", "worker_role"}
     assert catalog["installation"]["anonymous_role"] == "composure_anonymous"
     assert catalog["installation"]["worker_role"] == "composure_worker"
     assert catalog["roles"] == ["composure_anonymous"]
-    assert catalog["resources"] == []
+    assert catalog["resources"] == catalog["relationships"] == catalog["functions"] == []
+    assert catalog["text_search"]["english"] == "'pg_catalog.english'::pg_catalog.regconfig"
 
 
 def test_a_resource_has_exactly_the_documented_members(session):
@@ -54,11 +55,12 @@ def test_a_resource_has_exactly_the_documented_members(session):
         "methods": ["GET", "POST", "PATCH", "PUT", "DELETE"], "key": ["id"],
         "order": [{"column": "id", "desc": False, "nulls_first": False}], "page_default": 50, "page_max": 200,
         "cache": None, "cost_read": 1, "cost_write": 1, "idempotency": "optional", "owner": None, "deadline_ms": None,
-        "rls": False, "force_rls": False, "user_triggers": False, "select_roles": [], "insert_roles": [],
+        "rls": False, "force_rls": False, "user_triggers": False, "exact_count": False, "regular_expressions": False,
+        "select_roles": [], "insert_roles": [],
         "update_roles": [], "delete_roles": []}
     assert t["columns"][0] == {
         "name": "id", "type_oid": 20, "base_oid": 20, "type_kind": "b", "type": "pg_catalog.int8", "category": "N",
-        "elem_oid": 0, "not_null": True, "hidden": False, "read_only": False, "has_default": False,
+        "elem_oid": 0, "array_oid": 1016, "not_null": True, "hidden": False, "read_only": False, "has_default": False,
         "generated": False, "sortable": True, "nondeterministic": False}
 
 
@@ -268,3 +270,76 @@ def _timed(session):
     start = time.monotonic()
     session.one("SELECT length(composure.catalog())")
     return time.monotonic() - start
+
+
+# --- relationships ---
+
+def relationships(session):
+    names = dict(session.run("SELECT oid::bigint, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"))
+    return [(r["constraint"], names[r["from"]], r["from_columns"], names[r["to"]], r["to_columns"], r["unique"])
+            for r in session.catalog()["relationships"]]
+
+
+def test_foreign_keys_between_what_is_served_are_relationships(session):
+    session.run("""
+        CREATE TABLE public.a (x int, y int, PRIMARY KEY (y, x));
+        CREATE TABLE public.b (id int PRIMARY KEY, ax int, ay int, parent int REFERENCES public.b,
+          CONSTRAINT b_a FOREIGN KEY (ax, ay) REFERENCES public.a (x, y));
+        CREATE TABLE public.c (id int PRIMARY KEY REFERENCES public.b)""")
+    expose(session, "'public.b'")
+    assert relationships(session) == [("b_parent_fkey", "b", ["parent"], "b", ["id"], False)]
+    expose(session, "'public.a'")
+    expose(session, "'public.c'")
+    assert relationships(session) == [
+        ("b_a", "b", ["ax", "ay"], "a", ["x", "y"], False),
+        ("b_parent_fkey", "b", ["parent"], "b", ["id"], False),
+        ("c_id_fkey", "c", ["id"], "b", ["id"], True)]
+
+
+def test_a_foreign_key_is_unique_where_an_index_says_so(session):
+    session.run("""
+        CREATE TABLE public.a (id int PRIMARY KEY);
+        CREATE TABLE public.b (id int PRIMARY KEY, p int UNIQUE REFERENCES public.a, q int REFERENCES public.a,
+          r int REFERENCES public.a, s int REFERENCES public.a);
+        CREATE UNIQUE INDEX ON public.b (q) WHERE q > 0;
+        CREATE UNIQUE INDEX ON public.b (r, id);
+        CREATE UNIQUE INDEX ON public.b (s) INCLUDE (id)""")
+    expose(session, "'public.a'")
+    expose(session, "'public.b'")
+    assert [(r[2], r[5]) for r in relationships(session)] == [
+        (["p"], True), (["q"], False), (["r"], False), (["s"], True)]
+
+
+def test_partitions_are_no_relationships_of_their_own(session):
+    session.run("""
+        CREATE TABLE public.a (id int PRIMARY KEY) PARTITION BY LIST (id);
+        CREATE TABLE public.a1 PARTITION OF public.a FOR VALUES IN (1);
+        CREATE TABLE public.b (id int PRIMARY KEY, a int REFERENCES public.a) PARTITION BY LIST (id);
+        CREATE TABLE public.b1 PARTITION OF public.b FOR VALUES IN (1)""")
+    for name in ("a", "a1", "b"):
+        expose(session, f"'public.{name}'")
+    assert [r[1:4:2] for r in relationships(session)] == [("b", "a")]
+    expose(session, "'public.b1'")
+    assert sorted(r[1:4:2] for r in relationships(session)) == [("b", "a"), ("b1", "a")]
+
+
+def test_what_foreign_keys_change_is_a_new_state(session):
+    session.run("CREATE TABLE public.a (id int PRIMARY KEY); CREATE TABLE public.b (id int PRIMARY KEY, a int)")
+    expose(session, "'public.a'")
+    expose(session, "'public.b'")
+    before = session.one("SELECT composure.catalog_state()")
+    session.run("ALTER TABLE public.b ADD FOREIGN KEY (a) REFERENCES public.a")
+    added = session.one("SELECT composure.catalog_state()")
+    session.run("CREATE UNIQUE INDEX ON public.b (a)")
+    assert len({before, added, session.one("SELECT composure.catalog_state()")}) == 3
+
+
+def test_counts_and_regular_expressions_are_allowed_by_expose(session):
+    session.run("CREATE TABLE public.t (id int PRIMARY KEY)")
+    said = session.one("SELECT composure.expose('public.t', exact_count => true, regular_expressions => true)")
+    assert "count    exact" in said and "match, imatch" in said
+    t = session.resource("t")
+    assert t["exact_count"] and t["regular_expressions"]
+    expose(session, "'public.t'")
+    t = session.resource("t")
+    assert not t["exact_count"] and not t["regular_expressions"]

@@ -154,7 +154,7 @@ def types(home, demo_template):
         unquoted = name.replace('"', "").partition(".")[2]
         if f'pg_catalog."{unquoted}"' not in expressions and name not in expressions:
             expressions[name] = []
-    with site(home, "types", database) as made:
+    with site(home, "types", database, cursor_max_bytes=6144) as made:
         yield made, expressions
 
 

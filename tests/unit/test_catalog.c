@@ -12,14 +12,14 @@
 /* What composure.catalog() returns, with places to break it. */
 #define INSTALLATION "{\"id\":\"i\",\"secret\":\"" SECRET "\",\"anonymous_role\":\"anon\",\"worker_role\":\"w\"}"
 #define COLUMN(name, more)                                                                                             \
-	"{\"name\":" name ",\"type_oid\":20,\"base_oid\":20,\"type_kind\":\"b\",\"type\":\"pg_catalog.int8\"," more        \
+	"{\"name\":" name ",\"type_oid\":20,\"base_oid\":20,\"array_oid\":1016,\"type_kind\":\"b\",\"type\":\"pg_catalog.int8\"," more        \
 	"\"category\":\"N\",\"elem_oid\":0,\"not_null\":true,\"read_only\":false,\"has_default\":false,"                   \
 	"\"generated\":false,\"sortable\":true,\"nondeterministic\":false}"
 #define RESOURCE(name, columns, key, order, more)                                                                      \
 	"{\"name\":\"" name "\",\"oid\":16384,\"schema\":\"public\",\"relation\":\"users\",\"kind\":\"r\"," more           \
 	"\"methods\":[\"GET\",\"POST\",\"DELETE\",\"BREW\"],\"columns\":[" columns "],\"key\":[" key "],\"order\":[" order \
 	"],\"page_default\":50,\"page_max\":200,\"cost_read\":1,\"cost_write\":2,"                                         \
-	"\"idempotency\":\"required\",\"deadline_ms\":1500,\"rls\":true,\"user_triggers\":false,"                          \
+	"\"idempotency\":\"required\",\"deadline_ms\":1500,\"rls\":true,\"user_triggers\":false,\"exact_count\":true,\"regular_expressions\":false,"                          \
 	"\"select_roles\":[\"anon\",\"user\"],\"insert_roles\":[\"user\",\"stranger\"],\"update_roles\":[],"               \
 	"\"delete_roles\":[]}"
 #define ID COLUMN("\"id\"", "\"hidden\":false,")
@@ -28,7 +28,11 @@
 #define BY_ID "{\"column\":\"id\",\"desc\":false,\"nulls_first\":false}"
 #define CATALOG(resources)                                                                              \
 	"{\"version\":7,\"installation\":" INSTALLATION ",\"roles\":[\"anon\",\"user\"],\"resources\":[" \
-	resources "]}"
+	resources "],\"relationships\":[" RELATIONSHIP "],\"text_search\":{\"english\":\"'pg_catalog.english'::pg_catalog.regconfig\"}}"
+#define NOTHING_MORE "\"relationships\":[],\"text_search\":{}"
+#define RELATIONSHIP                                                                                              \
+	"{\"constraint\":\"fk\",\"from\":1,\"from_columns\":[\"a \\\"b\\\"\"],\"to\":16384,\"to_columns\":[\"id\"]," \
+	"\"unique\":true}"
 #define USERS RESOURCE("users", ID "," SECRET_COLUMN "," ODD, "\"id\"", BY_ID, "\"cache\":\"ttl=30\",\"owner\":\"secret\",")
 
 static struct catalog *parse(const char *json)
@@ -50,8 +54,18 @@ static void a_catalog_is_read_whole(void **state)
 	assert_view(c->anonymous_role, "anon");
 	assert_int_equal(c->secret[0], 0x00);
 	assert_int_equal(c->secret[31], 0xff);
+	assert_int_equal(c->n_relationships, 1);
+	assert_view(c->relationships[0].constraint, "fk");
+	assert_int_equal(c->relationships[0].to, 16384);
+	assert_view(c->relationships[0].from_quoted[0], "\"a \"\"b\"\"\"");
+	assert_view(c->relationships[0].to_name[0], "id");
+	assert_true(c->relationships[0].unique);
+	assert_view(catalog_text_search(c, VIEW("english")), "'pg_catalog.english'::pg_catalog.regconfig");
+	assert_absent(catalog_text_search(c, VIEW("klingon")));
 	const struct resource *r = catalog_resource(c, VIEW("users"));
 	assert_non_null(r);
+	assert_true(r->exact_count);
+	assert_int_equal(r->columns[0].array_oid, 1016);
 	assert_int_equal(r->oid, 16384);
 	assert_view(r->relation, "\"public\".\"users\"");
 	assert_int_equal(r->kind, 'r');
@@ -91,7 +105,7 @@ static void what_is_null_is_absent(void **state)
 	(void)state;
 	struct catalog *c = parse("{\"version\":1,\"installation\":{\"id\":\"i\",\"secret\":\"" SECRET
 				  "\",\"anonymous_role\":null},\"roles\":[],\"resources\":["
-				  RESOURCE("users", ID, "\"id\"", BY_ID, "\"cache\":null,\"owner\":null,") "]}");
+				  RESOURCE("users", ID, "\"id\"", BY_ID, "\"cache\":null,\"owner\":null,") "]," NOTHING_MORE "}");
 	assert_absent(c->anonymous_role);
 	const struct resource *r = catalog_resource(c, VIEW("users"));
 	assert_absent(r->cache);
@@ -165,7 +179,7 @@ static void privileges_of_many_roles_are_kept_apart(void **state)
 	buf_lit(&json, "{\"version\":1,\"installation\":" INSTALLATION ",\"roles\":[");
 	for (int i = 0; i < 200; i++)
 		buf_printf(&json, "%s\"r%d\"", i ? "," : "", i);
-	buf_lit(&json, "],\"resources\":[" RESOURCE("users", ID, "\"id\"", BY_ID, "") "]}");
+	buf_lit(&json, "],\"resources\":[" RESOURCE("users", ID, "\"id\"", BY_ID, "") "]," NOTHING_MORE "}");
 	/* "anon" and "user" are no roles here; r63, r64 and r199 are put in their place. */
 	buf_putc(&json, '\0');
 	char *at = strstr(json.p, "[\"anon\",\"user\"]");

@@ -26,22 +26,30 @@ static struct column columns[] = {
 };
 static const struct resource table = { .columns = columns, .n_columns = ARRAY_LEN(columns) };
 
-#define ORDER(...)                                                                                    \
-	((struct order){ (const struct order_term[]){ __VA_ARGS__ },                                  \
-		sizeof((const struct order_term[]){ __VA_ARGS__ }) / sizeof(struct order_term) })
+static struct sort sorted_by(struct arena *a, const struct order_term *term, unsigned terms)
+{
+	struct sort sort;
+	assert_true(sort_of(a, &table, term, terms, &sort));
+	return sort;
+}
 
-static const struct order_term by_id[] = { { ID, false, false } };
-static const struct order order_id = { by_id, 1 };
+#define ORDER(...)                                                          \
+	sorted_by(*state, (const struct order_term[]){ __VA_ARGS__ },       \
+		sizeof((const struct order_term[]){ __VA_ARGS__ }) / sizeof(struct order_term))
+
+#define order_id ORDER({ ID, false, false })
+
+enum { CURSOR_BYTES_MAX = 6144 };
 
 /* --- what is taken --- */
 
-static enum status parse_json(struct arena *a, struct order order, struct view json, struct cursor *c)
+static enum status parse_json(struct arena *a, struct sort order, struct view json, struct cursor *c)
 {
 	struct buf text = BUF(65536);
 	struct view detail = VIEW_NONE;
 	base64url_put(&text, json);
 	*c = (struct cursor){ .set = false };
-	enum status st = cursor_parse(a, &table, order, buf_view(&text), c, &detail);
+	enum status st = cursor_parse(a, &order, VIEW(""), CURSOR_BYTES_MAX, buf_view(&text), c, &detail);
 	assert_int_equal(c->set, st == OK);
 	assert_int_equal(detail.p != NULL, st != OK);
 	buf_free(&text);
@@ -54,8 +62,9 @@ static enum status parse_json(struct arena *a, struct order order, struct view j
 static void the_cursor_of_the_contract_is_taken(void **state)
 {
 	struct cursor c = { .set = false };
+	struct sort order = order_id;
 	struct view detail;
-	assert_int_equal(cursor_parse(*state, &table, order_id, VIEW("eyJpZCI6MTI4fQ"), &c, &detail), OK);
+	assert_int_equal(cursor_parse(*state, &order, VIEW(""), 1024, VIEW("eyJpZCI6MTI4fQ"), &c, &detail), OK);
 	assert_true(c.set);
 	assert_view(c.value[0], "128");
 }
@@ -65,7 +74,7 @@ static void values_keep_their_text(void **state)
 	struct cursor c;
 	taken(order_id, "{\"id\":-9223372036854775808}", &c);
 	assert_view(c.value[0], "-9223372036854775808");
-	struct order order = ORDER({ n, false, false }, { T, false, false });
+	struct sort order = ORDER({ n, false, false }, { T, false, false });
 	taken(order, "{\"a \\\"b\\\"\":\"\\u00e9\\n\\\"\",\"n\":1.50e+300}", &c);
 	assert_view(c.value[0], "1.50e+300");
 	assert_view(c.value[1], "\xc3\xa9\n\"");
@@ -89,7 +98,8 @@ static void what_is_no_base64url_is_refused(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		struct cursor c = { .set = false };
 		struct view detail = VIEW_NONE;
-		assert_int_equal(cursor_parse(*state, &table, order_id, view_of(bad[i]), &c, &detail), ERR_INVALID_CURSOR);
+		struct sort order = order_id;
+		assert_int_equal(cursor_parse(*state, &order, VIEW(""), 1024, view_of(bad[i]), &c, &detail), ERR_INVALID_CURSOR);
 		assert_false(c.set);
 		assert_non_null(detail.p);
 	}
@@ -123,7 +133,7 @@ static void what_is_of_another_type_is_refused(void **state)
 	refused(order_id, "{\"id\":[128]}");
 	refused(order_id, "{\"id\":{}}");
 	refused(order_id, "{\"id\":-92233720368547758080}");
-	struct order by_text = ORDER({ B, false, false });
+	struct sort by_text = ORDER({ B, false, false });
 	refused(by_text, "{\"b\":5}");
 	refused(by_text, "{\"b\":false}");
 	refused(by_text, "{\"b\":null}");
@@ -143,9 +153,10 @@ static void a_cursor_may_be_long_but_not_longer(void **state)
 	buf_lit(&json, "\"}");
 	base64url_put(&text, buf_view(&json));
 	assert_int_equal(text.n, CURSOR_BYTES_MAX);
-	assert_int_equal(cursor_parse(*state, &table, ORDER({ B, false, false }), buf_view(&text), &c, &detail), OK);
+	struct sort order = ORDER({ B, false, false });
+	assert_int_equal(cursor_parse(*state, &order, VIEW(""), CURSOR_BYTES_MAX, buf_view(&text), &c, &detail), OK);
 	buf_lit(&text, "eyJ4");
-	assert_int_equal(cursor_parse(*state, &table, ORDER({ B, false, false }), buf_view(&text), &c, &detail),
+	assert_int_equal(cursor_parse(*state, &order, VIEW(""), CURSOR_BYTES_MAX, buf_view(&text), &c, &detail),
 		ERR_INVALID_CURSOR);
 	buf_free(&text);
 	buf_free(&json);
@@ -154,16 +165,16 @@ static void a_cursor_may_be_long_but_not_longer(void **state)
 /* --- the SQL --- */
 
 /* Branch by branch: "condition | condition  [values]". NULL is not among the values: it is written as IS NULL. */
-static struct view sql_after(struct arena *a, struct order order, struct view json)
+static struct view sql_after(struct arena *a, struct sort order, struct view json)
 {
 	struct cursor c;
 	struct buf out = BUF(65536);
 	assert_int_equal(parse_json(a, order, json, &c), OK);
-	unsigned branches = cursor_branches(&table, order, &c);
+	unsigned branches = cursor_branches(&order, &c);
 	for (unsigned i = 0; i < branches; i++) {
 		struct statement s;
 		statement_init(&s, a);
-		cursor_condition(&s, &table, order, &c, i, VIEW("t."));
+		cursor_condition(&s, &order, &c, i, VIEW("t."));
 		assert_true(statement_finish(&s));
 		if (i)
 			buf_lit(&out, " | ");
@@ -256,22 +267,81 @@ static void nulls_in_the_middle_are_branches_under_their_prefix(void **state)
 static void a_last_null_of_the_last_column_has_nothing_behind_it(void **state)
 {
 	struct cursor c;
-	struct order order = ORDER({ n, false, false });
+	struct sort order = ORDER({ n, false, false });
 	taken(order, "{\"n\":null}", &c);
-	assert_int_equal(cursor_branches(&table, order, &c), 0);
+	assert_int_equal(cursor_branches(&order, &c), 0);
+}
+
+/* --- what it is bound to, and the way back --- */
+
+static enum status parse_bound(struct arena *a, struct sort order, struct view bound_to, struct view json, struct cursor *c)
+{
+	struct buf text = BUF(65536);
+	struct view detail = VIEW_NONE;
+	base64url_put(&text, json);
+	*c = (struct cursor){ .set = false };
+	enum status st = cursor_parse(a, &order, bound_to, CURSOR_BYTES_MAX, buf_view(&text), c, &detail);
+	buf_free(&text);
+	return st;
+}
+
+static void a_bound_cursor_is_taken_by_its_own_list_alone(void **state)
+{
+	struct cursor c;
+	assert_int_equal(parse_bound(*state, order_id, VIEW("abc"), VIEW("{\"id\":1,\"\":\"abc\"}"), &c), OK);
+	assert_false(c.backward);
+	assert_int_equal(parse_bound(*state, order_id, VIEW("abd"), VIEW("{\"id\":1,\"\":\"abc\"}"), &c), ERR_INVALID_CURSOR);
+	assert_int_equal(parse_bound(*state, order_id, VIEW(""), VIEW("{\"id\":1,\"\":\"abc\"}"), &c), ERR_INVALID_CURSOR);
+	assert_int_equal(parse_bound(*state, order_id, VIEW("abc"), VIEW("{\"id\":1,\"\":7}"), &c), ERR_INVALID_CURSOR);
+	assert_int_equal(parse_bound(*state, order_id, VIEW("abc"), VIEW("{\"\":\"abc\"}"), &c), ERR_INVALID_CURSOR);
+}
+
+static void a_plain_cursor_is_taken_everywhere(void **state)
+{
+	struct cursor c;
+	assert_int_equal(parse_bound(*state, order_id, VIEW("abc"), VIEW("{\"id\":1}"), &c), OK);
+	assert_int_equal(parse_bound(*state, order_id, VIEW("abc"), VIEW("{\"id\":1,\"\":\"<\"}"), &c), OK);
+	assert_true(c.backward);
+}
+
+static void what_is_put_is_taken(void **state)
+{
+	static const struct view binding[] = { VIEW_INIT(""), VIEW_INIT("abc") };
+	static const enum render_kind kind[] = { RENDER_TEXT };
+	struct sort order = ORDER({ B, false, false });
+	for (unsigned i = 0; i < 4; i++) {
+		struct buf text = BUF(65536);
+		struct cursor c = { .set = false };
+		struct view value = VIEW("\"<\n"), detail;
+		assert_true(cursor_put(&text, &order, binding[i / 2], i % 2, kind, &value, 64));
+		assert_int_equal(cursor_parse(*state, &order, binding[i / 2], 64, buf_view(&text), &c, &detail), OK);
+		assert_int_equal(c.backward, i % 2);
+		assert_view(c.value[0], "\"<\n");
+		buf_free(&text);
+	}
+}
+
+static void what_would_be_too_long_is_not_put(void **state)
+{
+	static const enum render_kind kind[] = { RENDER_TEXT };
+	struct sort order = ORDER({ B, false, false });
+	struct buf text = BUF(65536);
+	assert_false(cursor_put(&text, &order, VIEW(""), false, kind, &VIEW("01234567890123456789012345678901234567890"), 64));
+	assert_int_equal(text.n, 0);
+	buf_free(&text);
 }
 
 static void without_a_cursor_there_is_one_branch(void **state)
 {
-	(void)state;
-	assert_int_equal(cursor_branches(&table, order_id, &(struct cursor){ .set = false }), 1);
+	struct sort order = order_id;
+	assert_int_equal(cursor_branches(&order, &(struct cursor){ .set = false }), 1);
 }
 
-static struct view ordered(struct arena *a, struct order order)
+static struct view ordered(struct arena *a, struct sort order)
 {
 	struct statement s;
 	statement_init(&s, a);
-	order_by(&s, &table, order, VIEW("t."));
+	sort_write(&s, &order, VIEW("t."), false);
 	assert_true(statement_finish(&s));
 	return view_of(s.text);
 }
@@ -303,6 +373,10 @@ int main(void)
 		arena_test(among_the_nulls_the_next_column_decides),
 		arena_test(nulls_in_the_middle_are_branches_under_their_prefix),
 		arena_test(a_last_null_of_the_last_column_has_nothing_behind_it),
+		arena_test(a_bound_cursor_is_taken_by_its_own_list_alone),
+		arena_test(a_plain_cursor_is_taken_everywhere),
+		arena_test(what_is_put_is_taken),
+		arena_test(what_would_be_too_long_is_not_put),
 		arena_test(without_a_cursor_there_is_one_branch),
 		arena_test(an_order_says_only_what_is_not_default),
 	};
