@@ -363,6 +363,7 @@ static void look_at_watch(struct watcher *w)
 		feed_start(w->feed);
 		w->next_state_us = 0;
 	} else if (!w->holding && held) {
+		log_debug("this worker has lost the watch");
 		feed_stop(w->feed);
 	}
 }
