@@ -27,6 +27,8 @@ CREATE UNLOGGED TABLE composure.change (
   autovacuum_analyze_threshold = 2147483647,
   toast.vacuum_truncate = off
 );
+-- A hundred uuids, or as much of other keys, fit into a row as they are (composure.note_change()).
+ALTER TABLE composure.change ALTER COLUMN keys SET STORAGE PLAIN;
 CREATE INDEX change_xid ON composure.change (xid);
 -- Whether a transaction has said "all" of a resource already.
 CREATE INDEX change_all ON composure.change (xid, resource) WHERE keys IS NULL;
@@ -63,7 +65,7 @@ AS $f$
 DECLARE
   -- More keys, or more bytes of them, are "all": what a follower reads in one poll stays small.
   most_keys constant int := 100;
-  most_bytes constant int := 2000;
+  most_bytes constant int := 4096;
   -- So many rows of one transaction, then one "all" for each of its resources.
   most_rows constant int := 1000;
   listed text[] := note_change.keys;
