@@ -195,7 +195,8 @@ def test_the_worker_role_has_the_settings_of_a_worker_and_no_rights(bare_databas
         (False, False, False, False, True, False, False)]
     assert worker.column("SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'composure'::regnamespace "
                          "AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1") == [
-        "composure.catalog()", "composure.catalog_state()", "composure.key_lookup(text)"]
+        "composure.catalog()", "composure.catalog_state()", "composure.feed_begin()",
+        "composure.feed_clean(pg_snapshot,pg_snapshot)", "composure.feed_poll(pg_snapshot)", "composure.key_lookup(text)"]
     assert worker.column("SELECT relname FROM pg_class WHERE relnamespace = 'composure'::regnamespace "
                          "AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE')") == []
     worker.run("SET ROLE composure_anonymous")

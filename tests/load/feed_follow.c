@@ -103,7 +103,7 @@ int main(int argc, char **argv)
 	};
 	struct feed_options options = { .interval_us = 0 };
 	struct pool_options pool_options = { .connections = 2, .share_segments = true };
-	pool_options.conn.connect_timeout_us = 2000000;
+	pool_options.conn.connect_timeout_us = 10000000;
 	for (int o; (o = getopt_long(argc, argv, "", known, NULL)) != -1;) {
 		if (o == 'p')
 			pool_options.conn.pooled = true;
