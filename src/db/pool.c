@@ -22,8 +22,10 @@ enum {
 	STALL_MAX_US = 12000, /* so that a machine that is slow as a whole does not send its work twice */
 	FAST_US = 10000,      /* a class that takes no longer on average is fast */
 	SLOW_US = 50000,      /* one that takes longer holds its connections long: at most half of them */
-	ERRATIC_US = 50000,   /* a fast class of which one statement took so long is not merged with others ... */
-	ERRATIC_FOR_US = 10000000, /* ... for so long */
+	ERRATIC_US = 50000,   /* a statement of a fast class that took so long ... */
+	ERRATIC_USUAL = 16,   /* ... and so many times of what is usual was slow without warning */
+	LOST_DRAIN = 2,       /* half a connection lost to such ones is borne, */
+	LOST_LIMIT_US = 300000, LOST_MAX_US = 3000000, /* above that a class is not merged */
 	TOOK_MAX_US = 500000, /* counted of one statement: a single one, however long, does not make a class slow */
 	PROVEN_RUNS = 8,      /* so many fast ones in a row prove a class */
 	NAMED_RUNS = 2,       /* a class that succeeded so often is worth a prepared statement */
@@ -56,7 +58,7 @@ struct class {
 	uint16_t fast_runs;       /* saturating; back to 0 by a slow one while unproven */
 	uint16_t successes;       /* saturating */
 	int64_t stalled_us;       /* when one that has its connection to itself was last seen to take long */
-	int64_t erratic_us;       /* when one took long that should not have */
+	int64_t lost_us, drained_us; /* time that those took that were slow without warning, as it was then */
 
 	struct list waiting;      /* for a connection to itself */
 	struct class *next, *prev; /* in the ring, while any is waiting */
@@ -226,13 +228,28 @@ static bool class_is_slow(const struct class *c, int64_t now)
 	return c->mean_us > SLOW_US || (c->stalled_us && now - c->stalled_us < 2 * STALL_MAX_US);
 }
 
+static int64_t class_lost_us(struct class *c, int64_t now)
+{
+	int64_t left = c->lost_us - (now - c->drained_us) / LOST_DRAIN;
+	c->lost_us = left > 0 ? left : 0;
+	c->drained_us = now;
+	return c->lost_us;
+}
+
+/* Merged, one that is slow without warning blocks a second connection: all of its segment is sent once more, itself
+ * too. That is dear where it happens often, but a machine that is slow as a whole makes outliers, too, and not to merge
+ * makes it slower. So what counts is the time that is lost. */
+static void class_lose(struct class *c, int64_t now, int64_t us)
+{
+	int64_t lost = class_lost_us(c, now) + us;
+	c->lost_us = lost < LOST_MAX_US ? lost : LOST_MAX_US;
+}
+
 /* `n` statements shared the segment that took so long: which of them it was cannot be told, so each gets its share. */
 static void class_learn(struct pool *p, struct class *c, int64_t took_us, unsigned n, bool good)
 {
 	if (c == &p->nameless)
 		return;
-	if (class_is_fast(c) && took_us > ERRATIC_US)
-		c->erratic_us = loop_now_us(p->loop);
 	int64_t took = took_us / n;
 	bool fast = took <= FAST_US;
 	if (took > TOOK_MAX_US)
@@ -458,8 +475,12 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 	if (!slot->head)
 		slot->tail = &slot->head;
 	slot->n_out -= b->n;
-	if (!b->exclusive && end == SEGMENT_DONE)
+	if (!b->exclusive && end == SEGMENT_DONE) {
 		p->usual_us += ((took < STALL_MAX_US ? took : STALL_MAX_US) - p->usual_us) / 64;
+		if (took > ERRATIC_US && took > ERRATIC_USUAL * p->usual_us)
+			for (unsigned i = 0; i < b->n; i++)
+				class_lose(b->flight[i].class, loop_now_us(p->loop), took / b->n);
+	}
 	if (b->exclusive && !b->write)
 		b->flight[0].class->n_alone--;
 	for (unsigned i = 0; i < b->n; i++) {
@@ -832,8 +853,7 @@ static bool same_session(const struct session *a, const struct session *b)
 
 static bool may_merge(const struct pool *p, const struct query *q, int64_t now)
 {
-	return p->options.share_segments && q->n_sent == 0 &&
-	       !(q->class->erratic_us && now - q->class->erratic_us < ERRATIC_FOR_US);
+	return p->options.share_segments && q->n_sent == 0 && class_lost_us(q->class, now) < LOST_LIMIT_US;
 }
 
 /* Takes the first waiting read and, of those behind it, the ones that may share its segment. */
@@ -908,9 +928,6 @@ static void slot_stalled(struct pool *p, struct slot *slot, int64_t now)
 		head->flight[0].class->stalled_us = now;
 		return;
 	}
-	if (head_for_us(p, &head->segment) > ERRATIC_US)
-		for (unsigned i = 0; i < head->n; i++)
-			head->flight[i].class->erratic_us = now;
 	if (p->n_slots == 1)
 		return; /* there is nowhere else */
 	for (struct batch *b = head; b; b = b->next)

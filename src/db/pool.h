@@ -3,7 +3,7 @@
  * Queries that are ready in one wake-up are sent together at its end. Rules, each measured (doc/design.md):
  *  - A class of statements (one SQL text) is unproven, fast, or slow, by what its statements took lately. Only reads of
  *    a proven-fast class queue behind one another, at most 8 on a connection; those of one session that are ready
- *    together share settings and Sync.
+ *    together share settings and Sync, unless the class loses half a connection to statements slow without warning.
  *  - Everything else has a connection to itself while it runs: writes always, reads of an unproven class on at most
  *    half of the connections for each class, reads of slow ones on at most half for all of them, and all together never
  *    on the last one. Classes take turns: however many wait of one, the next one is another's.
