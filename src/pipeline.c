@@ -453,6 +453,18 @@ static void on_query_done(struct query *q, enum status status, const struct db_e
 	run(ex);
 }
 
+static struct view search_path(const struct exchange *ex)
+{
+	struct view path = view_of(ex->service->settings->search_path);
+	struct view more = ex->catalog ? ex->catalog->type_schemas : VIEW_NONE;
+	if (!more.n || path.n + more.n > SESSION_VALUE_MAX)
+		return path;
+	if (!path.n)
+		return view_skip(more, 2);
+	struct view all = arena_printf(ex->arena, "%.*s%.*s", VIEW_ARG(path), VIEW_ARG(more));
+	return all.p ? all : path;
+}
+
 void exchange_query(struct exchange *ex, bool write)
 {
 	struct service *s = ex->service;
@@ -471,7 +483,7 @@ void exchange_query(struct exchange *ex, bool write)
 			.key_id = ex->principal.key_id,
 			.tenant = ex->principal.tenant,
 			.request_id = view_make(ex->request_id, sizeof ex->request_id),
-			.search_path = view_of(s->settings->search_path),
+			.search_path = search_path(ex),
 		},
 		.deadline_us = ex->deadline_us,
 		.write = write,
@@ -514,7 +526,8 @@ static enum status read_status(const struct exchange *ex, struct view *detail)
 	/* Unreadable values; a regular expression, a text search, a pattern, a json path's number. */
 	static const char *const unreadable[] = { "22P02", "22P03", "22003", "22007", "22008", "22021", "22026", "2201B",
 		                                  "42601", "22025", "22019" };
-	bool value = false;
+	/* Or whatever PostgreSQL has against one of our parameters. */
+	bool value = ex->error_value.p && strncmp(ex->sqlstate, "22", 2) == 0;
 	for (size_t i = 0; i < ARRAY_LEN(unreadable); i++)
 		value |= strcmp(ex->sqlstate, unreadable[i]) == 0;
 	if (value && ex->operation == OP_ITEM)

@@ -5,6 +5,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "base/log.h"
 #include "db/statement.h"
 
@@ -330,6 +331,50 @@ static void read_text_searches(struct reader *r, json_object *of)
 	}
 }
 
+enum { FIRST_USER_OID = 16384, TYPE_SCHEMAS_MAX = 8 };
+
+/* Of a type as the catalog has it: "my types".word. */
+static struct view schema_of(struct view type)
+{
+	bool quoted = false;
+	for (size_t i = 0; i < type.n; i++) {
+		if (type.p[i] == '"')
+			quoted = !quoted;
+		else if (type.p[i] == '.' && !quoted)
+			return view_make(type.p, i);
+	}
+	return VIEW_NONE;
+}
+
+/* Enums, arrays, ranges and domains over PostgreSQL's own types live by its operators. */
+static bool brings_operators(const struct column *c)
+{
+	return c->base_oid >= FIRST_USER_OID && c->base_oid == c->type_oid && c->type_kind == 'b' && c->category != 'A';
+}
+
+static void collect_type_schemas(struct catalog *c)
+{
+	struct view found[TYPE_SCHEMAS_MAX];
+	unsigned n = 0;
+	struct buf text = BUF(4096);
+	for (unsigned i = 0; c->resources && i < c->n_resources; i++) {
+		for (unsigned k = 0; k < c->resources[i].n_columns; k++) {
+			const struct column *col = &c->resources[i].columns[k];
+			struct view schema = brings_operators(col) ? schema_of(col->type) : VIEW_NONE;
+			bool known = !schema.n || n == TYPE_SCHEMAS_MAX;
+			for (unsigned f = 0; f < n && !known; f++)
+				known = view_eq(found[f], schema);
+			if (known)
+				continue;
+			found[n++] = schema;
+			buf_lit(&text, ", ");
+			buf_view_put(&text, schema);
+		}
+	}
+	c->type_schemas = arena_copy(c->arena, buf_view(&text));
+	buf_free(&text);
+}
+
 static int by_name(const void *a, const void *b)
 {
 	return view_cmp(((const struct resource *)a)->name, ((const struct resource *)b)->name);
@@ -363,6 +408,7 @@ static void read_catalog(struct reader *r, json_object *o)
 	for (unsigned i = 0; c->roles && i < c->n_roles; i++)
 		c->roles[i] = text_of(r, json_object_array_get_idx(roles, i));
 	read_resources(r, o);
+	collect_type_schemas(c);
 	read_relationships(r, o);
 	read_text_searches(r, o);
 	if (c->resources && c->n_resources)

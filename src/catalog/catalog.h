@@ -88,6 +88,9 @@ struct catalog {
 	struct view installation_id;
 	unsigned char secret[32]; /* of the installation: signs key ids */
 	struct view anonymous_role; /* absent: anonymous requests run as the worker itself */
+	/* ", a, b": schemas of types that bring operators of their own (citext in a schema for extensions), to stand at the end
+	 * of a search_path. Without it `citext > citext` would be found as `text > text`, which is another order. */
+	struct view type_schemas;
 	struct view *roles;
 	unsigned n_roles;
 	struct resource *resources; /* sorted by name */

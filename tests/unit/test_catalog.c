@@ -196,6 +196,28 @@ static void privileges_of_many_roles_are_kept_apart(void **state)
 	buf_free(&json);
 }
 
+static void types_that_bring_operators_have_their_schemas_searched(void **state)
+{
+	(void)state;
+#define TYPED(oid, base, kind, type, category)                                                                      \
+	"{\"name\":\"id\",\"type_oid\":" oid ",\"base_oid\":" base ",\"type_kind\":\"" kind "\",\"type\":\"" type       \
+	"\",\"category\":\"" category "\",\"elem_oid\":0,\"array_oid\":0,\"not_null\":true,\"hidden\":false,"              \
+	"\"read_only\":false,\"has_default\":false,\"generated\":false,\"sortable\":true,\"nondeterministic\":false}"
+#define ONE(name, column) RESOURCE(name, column, "\"id\"", BY_ID, "")
+	struct catalog *c = parse(CATALOG(
+		ONE("a", TYPED("20001", "20001", "b", "extensions.citext", "S")) ","
+		ONE("b", TYPED("20002", "20002", "b", "\\\"My.\\\"\\\"Types\\\".citext", "S")) ","
+		ONE("c", TYPED("20003", "20003", "b", "extensions.other", "U"))));
+	assert_view(c->type_schemas, ", extensions, \"My.\"\"Types\"");
+	catalog_unref(c);
+	c = parse(CATALOG(
+		ONE("d", TYPED("20004", "20004", "e", "public.mood", "E")) ","
+		ONE("e", TYPED("20005", "20", "b", "public.positive", "N")) ","
+		ONE("f", TYPED("20006", "20006", "b", "public._citext", "A"))));
+	assert_view(c->type_schemas, "");
+	catalog_unref(c);
+}
+
 /* Cursors and paths would show it. */
 static void a_key_that_became_a_hidden_column_takes_its_resource_out(void **state)
 {
@@ -294,6 +316,7 @@ int main(void)
 		cmocka_unit_test(a_hidden_column_does_not_exist),
 		cmocka_unit_test(a_role_may_what_it_was_granted),
 		cmocka_unit_test(privileges_of_many_roles_are_kept_apart),
+		cmocka_unit_test(types_that_bring_operators_have_their_schemas_searched),
 		cmocka_unit_test(a_key_that_became_a_hidden_column_takes_its_resource_out),
 		cmocka_unit_test(a_reference_keeps_it),
 		cmocka_unit_test(what_is_no_catalog_is_refused),
