@@ -15,16 +15,19 @@
 #include "base/view.h"
 #include "shm/lock.h"
 
-/* Changes whenever a structure in the region changes: builds with different numbers have different files. (A test build
- * says another one on the command line.) */
+/* Changes whenever a structure in the region changes: builds with different numbers have different files. (Programs of
+ * the tests have others, and less room.) */
 #ifndef REGION_LAYOUT
 #define REGION_LAYOUT 2
+#endif
+#ifndef REGION_CATALOG_BYTES
+#define REGION_CATALOG_BYTES ((size_t)(8 << 20) + 4096)
 #endif
 enum { REGION_SLOTS = 256 };
 
 /*   area       bytes */
 #define REGION_AREAS(X)                          \
-	X(CATALOG, (size_t)(8 << 20) + 4096)     \
+	X(CATALOG, REGION_CATALOG_BYTES)         \
 	X(KEYS, (size_t)8 << 20)
 
 enum region_area {
