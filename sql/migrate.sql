@@ -104,3 +104,4 @@ $apply$;
 \ir migrations/0004_catalog_state.sql
 \ir migrations/0005_feed.sql
 \ir migrations/0006_relationships.sql
+\ir migrations/0007_writing.sql

@@ -17,13 +17,13 @@
 #include "base/status.h"
 #include "catalog/catalog.h"
 #include "db/pool.h"
+#include "db/tx.h"
 #include "gate/keycache.h"
 #include "http/request.h"
 #include "http/response.h"
 #include "query/body.h"
 #include "query/page.h"
 #include "query/read.h"
-#include "query/write.h"
 #include "shm/published.h"
 #include "shm/region.h"
 #include "shm/watch.h"
@@ -67,7 +67,9 @@ struct total {
 	int64_t n;
 };
 
-enum operation { OP_NONE, OP_HEALTH, OP_READY, OP_OPTIONS, OP_PAGE, OP_ITEM, OP_INSERT };
+enum operation { OP_NONE, OP_HEALTH, OP_READY, OP_OPTIONS, OP_PAGE, OP_ITEM, OP_WRITE };
+
+enum write_kind { WRITE_INSERT, WRITE_UPDATE, WRITE_REPLACE, WRITE_DELETE, WRITE_CALL };
 
 /* What a step says: go on, call me again when something has happened, call me again after the others had their turn,
  * or the response is whole. */
@@ -94,8 +96,10 @@ struct exchange {
 	struct principal principal;
 	uint32_t key_generation;     /* of the key that PostgreSQL is being asked for */
 	struct catalog *catalog;     /* a reference */
-	const struct resource *resource;
+	const struct resource *resource; /* or a function */
+	const struct function *function;
 	enum operation operation;
+	enum write_kind write_kind;  /* of OP_WRITE */
 	struct view *key;            /* of an item: a value for each key column */
 	bool waited;                 /* for the catalog, once */
 	bool reloaded;               /* the catalog was read anew for this request once */
@@ -116,7 +120,10 @@ struct exchange {
 	struct page_writer writer;
 	bool writing;
 	struct total total;          /* of a list, where it is asked for */
-	struct insert insert;
+
+	struct writing *write;       /* what a write has on its way (writing.h), in the arena */
+	struct tx *tx;               /* its transaction, while there is one */
+	struct timer again;          /* when it is tried again */
 
 	void (*finished)(struct exchange *); /* the carrier's */
 	void *carrier;
@@ -144,11 +151,23 @@ void exchange_free_spare(struct service *);
 /* Ends it with a problem; for steps: return problem(ex, ...). */
 enum next problem(struct exchange *, enum status, struct view detail);
 
+/* The same under another HTTP status than the code's own. */
+enum next problem_as(struct exchange *, enum status, int http, struct view detail);
+
 /* Calls the current step again. */
 void exchange_resume(struct exchange *);
 
 /* Submits ex->statement as ex->query, as the principal; the step is called again when query_done is set. */
 void exchange_query(struct exchange *, bool write);
+
+/* The same as the worker itself, which reads. */
+void exchange_query_own(struct exchange *);
+
+/* What bounds its query string. */
+struct bounds exchange_bounds(const struct exchange *);
+
+/* Who its statements run as. */
+struct session exchange_session(const struct exchange *);
 
 /* The problem that fits a query that did not end well, in the words that a client may see. */
 enum next query_problem(struct exchange *);
@@ -161,7 +180,14 @@ enum next page_ask(struct exchange *);
 enum next page_answer(struct exchange *);
 enum next item_ask(struct exchange *);
 enum next item_answer(struct exchange *);
-enum next insert_ask(struct exchange *);
-enum next insert_answer(struct exchange *);
+enum next write_media(struct exchange *);
+enum next write_ask(struct exchange *);
+enum next write_answer(struct exchange *);
+
+/* Lets go of what a write holds; its transaction, if one is open, is rolled back. */
+void writing_end(struct exchange *);
+
+/* Whether a write has been committed, perhaps, without our knowing. */
+bool writing_unknown(const struct exchange *);
 
 #endif

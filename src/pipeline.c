@@ -24,11 +24,16 @@ static void run(struct exchange *);
 
 enum next problem(struct exchange *ex, enum status status, struct view detail)
 {
+	return problem_as(ex, status, status_http(status), detail);
+}
+
+enum next problem_as(struct exchange *ex, enum status status, int http, struct view detail)
+{
 	ex->failed = status;
-	problem_write(&ex->response, status, detail, view_make(ex->request_id, sizeof ex->request_id));
+	problem_write_as(&ex->response, status, http, detail, view_make(ex->request_id, sizeof ex->request_id));
 	if (status == ERR_UNAUTHENTICATED || status == ERR_INVALID_KEY)
 		response_header(&ex->response, VIEW("WWW-Authenticate"), VIEW("Bearer realm=\"api\""));
-	if (status == ERR_UNAVAILABLE || status == ERR_OVERLOADED || status == ERR_OUTCOME_UNKNOWN)
+	if (status == ERR_UNAVAILABLE || status == ERR_OVERLOADED || status == ERR_OUTCOME_UNKNOWN || status == ERR_IN_PROGRESS)
 		response_header(&ex->response, VIEW("Retry-After"), VIEW("1"));
 	return DONE;
 }
@@ -43,11 +48,11 @@ static void allow_header(struct exchange *ex)
 		{ CATALOG_PATCH, { "PATCH, ", 7 } },    { CATALOG_DELETE, { "DELETE, ", 8 } },
 	};
 	struct buf text = BUF(256);
-	/* A collection takes GET and POST, an item the others; each only as far as it was exposed. */
-	unsigned fits = ex->key ? (unsigned)~CATALOG_POST : CATALOG_GET | CATALOG_POST;
-	unsigned built = CATALOG_GET | CATALOG_POST;
+	/* A list takes no PUT and an item no POST; each takes only what was exposed. */
+	unsigned fits = ex->key ? (unsigned)~CATALOG_POST : (unsigned)~CATALOG_PUT;
+	unsigned methods = ex->function ? ex->function->methods : ex->resource->methods & fits;
 	for (size_t i = 0; i < ARRAY_LEN(table); i++)
-		if (ex->resource->methods & table[i].bit & fits & built)
+		if (methods & table[i].bit)
 			buf_view_put(&text, table[i].names);
 	buf_lit(&text, "OPTIONS");
 	response_header(&ex->response, VIEW("Allow"), buf_view(&text));
@@ -138,13 +143,25 @@ static enum next not_allowed(struct exchange *ex)
 	return n;
 }
 
+static bool reads(const struct exchange *ex)
+{
+	return ex->request.method == METHOD_GET || ex->request.method == METHOD_HEAD;
+}
+
 static bool method_exposed(const struct exchange *ex)
 {
-	unsigned methods = ex->resource->methods;
+	static const unsigned bit[] = {
+		[WRITE_INSERT] = CATALOG_POST,
+		[WRITE_UPDATE] = CATALOG_PATCH,
+		[WRITE_REPLACE] = CATALOG_PUT,
+		[WRITE_DELETE] = CATALOG_DELETE,
+		[WRITE_CALL] = CATALOG_POST,
+	};
+	unsigned methods = ex->function ? ex->function->methods : ex->resource->methods;
 	switch (ex->operation) {
 	case OP_PAGE:
 	case OP_ITEM: return methods & CATALOG_GET;
-	case OP_INSERT: return methods & CATALOG_POST;
+	case OP_WRITE: return methods & (ex->request.method == METHOD_POST ? CATALOG_POST : reads(ex) ? CATALOG_GET : bit[ex->write_kind]);
 	case OP_OPTIONS: return true;
 	case OP_NONE:
 	case OP_HEALTH:
@@ -153,26 +170,49 @@ static bool method_exposed(const struct exchange *ex)
 	return false;
 }
 
-static enum operation operation_of(const struct exchange *ex)
+static enum operation write_as(struct exchange *ex, enum write_kind kind)
+{
+	ex->write_kind = kind;
+	return OP_WRITE;
+}
+
+static enum operation operation_of(struct exchange *ex)
 {
 	switch (ex->request.method) {
 	case METHOD_GET:
 	case METHOD_HEAD: return ex->key ? OP_ITEM : OP_PAGE;
-	case METHOD_POST: return ex->key ? OP_NONE : OP_INSERT;
+	case METHOD_POST: return ex->key ? OP_NONE : write_as(ex, WRITE_INSERT);
 	case METHOD_OPTIONS: return OP_OPTIONS;
-	case METHOD_PUT:
-	case METHOD_PATCH:
-	case METHOD_DELETE:
+	case METHOD_PUT: return ex->key ? write_as(ex, WRITE_REPLACE) : OP_NONE;
+	case METHOD_PATCH: return write_as(ex, WRITE_UPDATE);
+	case METHOD_DELETE: return write_as(ex, WRITE_DELETE);
 	case METHOD_OTHER: break;
 	}
 	return OP_NONE;
 }
 
+static enum operation operation_of_call(struct exchange *ex)
+{
+	if (ex->request.method == METHOD_OPTIONS)
+		return OP_OPTIONS;
+	return reads(ex) || ex->request.method == METHOD_POST ? write_as(ex, WRITE_CALL) : OP_NONE;
+}
+
 /* What the role may not do is refused here, out of the catalog; what the catalog does not know, PostgreSQL refuses. */
 static enum next permitted(struct exchange *ex)
 {
+	static const enum privilege needed[] = {
+		[WRITE_INSERT] = PRIVILEGE_INSERT,
+		[WRITE_UPDATE] = PRIVILEGE_UPDATE,
+		[WRITE_REPLACE] = PRIVILEGE_UPDATE,
+		[WRITE_DELETE] = PRIVILEGE_DELETE,
+	};
 	const struct principal *who = &ex->principal;
-	enum privilege needs = ex->operation == OP_INSERT ? PRIVILEGE_INSERT : PRIVILEGE_SELECT;
+	if (ex->function) {
+		bool may_call = function_may(ex->catalog, ex->function, who->role) && (who->has_key || ex->catalog->anonymous_role.p);
+		return may_call ? NEXT : problem(ex, who->has_key ? ERR_FORBIDDEN : ERR_UNAUTHENTICATED, VIEW_NONE);
+	}
+	enum privilege needs = ex->operation == OP_WRITE ? needed[ex->write_kind] : PRIVILEGE_SELECT;
 	bool may = resource_may(ex->catalog, ex->resource, needs, who->role);
 	/* Without roles of their own, only what is public is everybody's. */
 	if (!who->has_key && !ex->catalog->anonymous_role.p)
@@ -211,15 +251,21 @@ static enum next step_route(struct exchange *ex)
 		return problem(ex, st, VIEW_NONE);
 	if (path.n == 0 || path.n > 2 || path.segment[0].n_parts != 1)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
-	ex->resource = catalog_resource(ex->catalog, path.segment[0].part[0]);
-	if (!ex->resource)
+	bool rpc = view_eq(path.segment[0].part[0], VIEW("rpc"));
+	if (rpc) {
+		if (path.n == 2 && path.segment[1].n_parts == 1)
+			ex->function = catalog_function(ex->catalog, path.segment[1].part[0]);
+	} else {
+		ex->resource = catalog_resource(ex->catalog, path.segment[0].part[0]);
+	}
+	if (!ex->resource && !ex->function)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
-	if (path.n == 2) {
+	if (path.n == 2 && !rpc) {
 		if (path.segment[1].n_parts != ex->resource->n_key)
 			return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
 		ex->key = path.segment[1].part;
 	}
-	ex->operation = operation_of(ex);
+	ex->operation = ex->function ? operation_of_call(ex) : operation_of(ex);
 	if (!method_exposed(ex))
 		return not_allowed(ex);
 	if (ex->operation == OP_OPTIONS) {
@@ -229,8 +275,9 @@ static enum next step_route(struct exchange *ex)
 	}
 	if (!choose_format(ex))
 		return DONE;
-	if (ex->resource->deadline_us) {
-		ex->deadline_us = ex->started_us + ex->resource->deadline_us;
+	int64_t allowed_us = ex->function ? ex->function->deadline_us : ex->resource->deadline_us;
+	if (allowed_us) {
+		ex->deadline_us = ex->started_us + allowed_us;
 		loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
 	}
 	return permitted(ex);
@@ -240,10 +287,13 @@ static enum next step_route(struct exchange *ex)
 
 static enum next step_receive(struct exchange *ex)
 {
-	if (ex->operation != OP_INSERT)
+	if (ex->operation != OP_WRITE)
 		return NEXT;
-	if (ex->request.content_type.p && !media_is(ex->request.content_type, VIEW("application/json")))
-		return problem(ex, ERR_MEDIA_TYPE, VIEW("A body has to be application/json."));
+	enum next judged = write_media(ex);
+	if (judged != NEXT)
+		return judged;
+	if (!reads(ex) && ex->write_kind == WRITE_DELETE && !ex->request.content_length)
+		return NEXT;
 	if (buf_failed(&ex->body))
 		return problem(ex, ERR_BODY_TOO_LARGE, VIEW_NONE);
 	if (!ex->body_done)
@@ -263,7 +313,7 @@ static enum next step_ask(struct exchange *ex)
 	switch (ex->operation) {
 	case OP_PAGE: return page_ask(ex);
 	case OP_ITEM: return item_ask(ex);
-	case OP_INSERT: return insert_ask(ex);
+	case OP_WRITE: return write_ask(ex);
 	case OP_NONE:
 	case OP_HEALTH:
 	case OP_READY:
@@ -274,6 +324,8 @@ static enum next step_ask(struct exchange *ex)
 
 static enum next step_answer(struct exchange *ex)
 {
+	if (ex->operation == OP_WRITE)
+		return write_answer(ex);
 	if (!ex->query_done)
 		return WAIT;
 	if (ex->query_status != OK)
@@ -281,8 +333,8 @@ static enum next step_answer(struct exchange *ex)
 	switch (ex->operation) {
 	case OP_PAGE: return page_answer(ex);
 	case OP_ITEM: return item_answer(ex);
-	case OP_INSERT: return insert_answer(ex);
 	case OP_NONE:
+	case OP_WRITE:
 	case OP_HEALTH:
 	case OP_READY:
 	case OP_OPTIONS: break;
@@ -317,6 +369,7 @@ static void let_go(struct exchange *ex)
 	if (ex->query_out)
 		pool_abandon(s->pool, &ex->query);
 	ex->query_out = false;
+	writing_end(ex);
 	rows_free(ex->rows);
 	ex->rows = NULL;
 	ex->ended = true;
@@ -372,6 +425,7 @@ static void finish(struct exchange *ex)
 	catalog_unref(ex->catalog);
 	ex->catalog = NULL;
 	ex->resource = NULL;
+	ex->function = NULL;
 	ex->finished(ex);
 }
 
@@ -410,8 +464,8 @@ static void on_deadline(struct timer *t)
 {
 	struct exchange *ex = CONTAINER_OF(t, struct exchange, deadline);
 	bool receiving = steps[ex->step].run == step_receive;
-	/* A write that is out may still take effect. */
-	bool unknown = ex->query_out && ex->query.write;
+	/* A write whose commit is out may still take effect. */
+	bool unknown = writing_unknown(ex);
 	problem(ex, receiving ? ERR_REQUEST_TIMEOUT : unknown ? ERR_OUTCOME_UNKNOWN : ERR_DEADLINE, VIEW_NONE);
 	finish(ex);
 }
@@ -465,7 +519,18 @@ static struct view search_path(const struct exchange *ex)
 	return all.p ? all : path;
 }
 
-void exchange_query(struct exchange *ex, bool write)
+struct session exchange_session(const struct exchange *ex)
+{
+	return (struct session){
+		.role = ex->principal.role,
+		.key_id = ex->principal.key_id,
+		.tenant = ex->principal.tenant,
+		.request_id = view_make(ex->request_id, sizeof ex->request_id),
+		.search_path = search_path(ex),
+	};
+}
+
+static void submit(struct exchange *ex, const struct session *session, bool write)
 {
 	struct service *s = ex->service;
 	ex->query_done = false;
@@ -475,16 +540,9 @@ void exchange_query(struct exchange *ex, bool write)
 		loop_defer(s->loop, &ex->resume);
 		return;
 	}
-	bool ours = steps[ex->step].run == identify;
 	ex->query = (struct query){
 		.statement = &ex->statement,
-		.session = {
-			.role = ours ? VIEW_NONE : ex->principal.role,
-			.key_id = ex->principal.key_id,
-			.tenant = ex->principal.tenant,
-			.request_id = view_make(ex->request_id, sizeof ex->request_id),
-			.search_path = search_path(ex),
-		},
+		.session = *session,
 		.deadline_us = ex->deadline_us,
 		.write = write,
 		.rows = on_rows,
@@ -492,6 +550,21 @@ void exchange_query(struct exchange *ex, bool write)
 	};
 	ex->query_out = true;
 	pool_submit(s->pool, &ex->query);
+}
+
+void exchange_query(struct exchange *ex, bool write)
+{
+	struct session session = exchange_session(ex);
+	if (steps[ex->step].run == identify)
+		session.role = VIEW_NONE;
+	submit(ex, &session, write);
+}
+
+void exchange_query_own(struct exchange *ex)
+{
+	struct session session = exchange_session(ex);
+	session.role = VIEW_NONE;
+	submit(ex, &session, false);
 }
 
 /* Names that are gone: the catalog is older than the database. Once, the request begins anew with a new one. */
@@ -508,7 +581,9 @@ static enum next begin_anew(struct exchange *ex)
 {
 	catalog_unref(ex->catalog);
 	ex->catalog = NULL;
+	writing_end(ex);
 	ex->resource = NULL;
+	ex->function = NULL;
 	ex->key = NULL;
 	ex->reloaded = true;
 	ex->query_done = false;
@@ -546,7 +621,7 @@ enum next query_problem(struct exchange *ex)
 	if (catalog_is_stale(ex))
 		return begin_anew(ex);
 	struct view detail = VIEW_NONE;
-	enum status st = ex->query.write ? ex->query_status : read_status(ex, &detail);
+	enum status st = ex->operation == OP_WRITE ? ex->query_status : read_status(ex, &detail);
 	if (st == ERR_DATABASE || st == ERR_FORBIDDEN)
 		log_warn("%.*s: SQLSTATE %s: %.*s", VIEW_ARG(ex->resource ? ex->resource->name : VIEW("key")), ex->sqlstate,
 		         VIEW_ARG(ex->error_message));

@@ -4,6 +4,7 @@
 #include "exchange.h"
 
 #include "http/params.h"
+#include "query/etag.h"
 
 enum {
 	PARAMS_MAX = 64,
@@ -13,8 +14,9 @@ enum {
 
 /* --- who asks, and for what --- */
 
-static struct bounds bounds_of(const struct settings *set)
+struct bounds exchange_bounds(const struct exchange *ex)
 {
+	const struct settings *set = ex->service->settings;
 	return (struct bounds){
 		.filters = (unsigned)set->filters_max,
 		.list_items = (unsigned)set->list_items_max,
@@ -98,7 +100,7 @@ enum next page_ask(struct exchange *ex)
 {
 	struct params all;
 	struct view detail = VIEW_NONE;
-	struct bounds bounds = bounds_of(ex->service->settings);
+	struct bounds bounds = exchange_bounds(ex);
 	struct asker asker = asker_of(ex);
 	ex->total = (struct total){ .how = COUNT_NONE };
 	take_count(ex);
@@ -253,7 +255,7 @@ enum next item_ask(struct exchange *ex)
 {
 	struct params all;
 	struct view detail = VIEW_NONE;
-	struct bounds bounds = bounds_of(ex->service->settings);
+	struct bounds bounds = exchange_bounds(ex);
 	struct asker asker = asker_of(ex);
 	enum status st = params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail);
 	if (st == OK)
@@ -268,11 +270,23 @@ enum next item_ask(struct exchange *ex)
 	return NEXT;
 }
 
+/* What If-Match of a write is compared with, where the item comes as it is without parameters. */
+static enum next item_tag(struct exchange *ex)
+{
+	char tag[ETAG_CHARS];
+	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
+	etag_of(buf_view(&ex->response.body), tag);
+	response_header(&ex->response, VIEW("ETag"), etag);
+	if (known.p && etag_matches(known, etag, false))
+		ex->response.http = 304;
+	return DONE;
+}
+
 enum next item_answer(struct exchange *ex)
 {
 	if (rows_count(ex->rows) == 0)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
 	read_headers(ex);
 	row_write(&ex->response.body, &ex->shape, ex->rows, 0);
-	return DONE;
+	return item_tag(ex);
 }

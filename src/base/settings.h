@@ -34,6 +34,12 @@
 	NUMBER(embeds_max, 8, 0, 64, "embedded resources of a query")                                               \
 	NUMBER(pattern_max_bytes, 256, 1, 8192, "pattern of a filter")                                              \
 	NUMBER(cursor_max_bytes, 1024, 64, 8192, "cursor")                                                          \
+	NUMBER(body_max_depth, 64, 1, 1000, "nested arrays and objects in a request body")                          \
+	NUMBER(body_max_values, 200000, 1, 100000000, "values in a request body")                                   \
+	NUMBER(body_max_rows, 10000, 1, 1000000, "rows that a request may insert")                                  \
+	NUMBER(affected_rows_max, 1000, 1, 1000000, "rows that a filter may change or delete at a time")            \
+	NUMBER(idempotency_max_bytes, 1048576, 1024, 67108864, "largest answer that is kept for a retry")           \
+	TEXT(response_headers, "", "headers that functions may set beside the usual ones, by comma")                \
 	NUMBER(page_max_bytes, 16777216, 1024, 1073741824, "a page ends early at this size")                        \
 	NUMBER(requests_max, 1000, 1, 100000, "requests that a worker takes at a time")                             \
 	NUMBER(feed_interval_ms, 25, 1, 60000, "time between two looks at the change feed, milliseconds")           \

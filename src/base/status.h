@@ -29,6 +29,7 @@
 	X(ERR_IDEMPOTENCY_KEY_MISSING, 400, "idempotency_key_missing", "This write needs an Idempotency-Key")   \
 	X(ERR_IDEMPOTENCY_KEY_INVALID, 400, "idempotency_key_invalid", "The Idempotency-Key is malformed")      \
 	X(ERR_RAISED, 400, "raised", "The database refused the request")                                        \
+	X(ERR_ANSWER_TOO_LARGE, 400, "answer_too_large", "The answer would be larger than is kept for a retry") \
 	X(ERR_UNAUTHENTICATED, 401, "unauthenticated", "This resource needs an API key")                        \
 	X(ERR_INVALID_KEY, 401, "invalid_key", "The API key is not valid")                                      \
 	X(ERR_FORBIDDEN, 403, "forbidden", "This API key may not do that")                                      \

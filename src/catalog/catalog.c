@@ -136,21 +136,22 @@ static void read_order(struct reader *r, struct resource *res, json_object *of)
 	}
 }
 
-static void read_methods(struct reader *r, struct resource *res, json_object *of)
+static unsigned read_methods(struct reader *r, json_object *of)
 {
 	static const struct {
 		const char *name;
 		unsigned bit;
 	} known[] = { { "GET", CATALOG_GET }, { "POST", CATALOG_POST }, { "PUT", CATALOG_PUT },
 		      { "PATCH", CATALOG_PATCH }, { "DELETE", CATALOG_DELETE } };
-	unsigned n;
+	unsigned n, methods = 0;
 	json_object *all = get_array(r, of, "methods", &n);
 	for (unsigned i = 0; i < n; i++) {
 		const char *name = json_object_get_string(json_object_array_get_idx(all, i));
 		for (size_t k = 0; k < ARRAY_LEN(known); k++)
 			if (name && strcmp(name, known[k].name) == 0)
-				res->methods |= known[k].bit;
+				methods |= known[k].bit;
 	}
+	return methods;
 }
 
 static int role_index(const struct catalog *c, struct view role)
@@ -161,20 +162,25 @@ static int role_index(const struct catalog *c, struct view role)
 	return -1;
 }
 
+static uint64_t *read_roles(struct reader *r, json_object *of, const char *name)
+{
+	unsigned n;
+	json_object *all = get_array(r, of, name, &n);
+	uint64_t *set = ARENA_ARRAY(r->catalog->arena, uint64_t, r->catalog->n_roles / 64 + 1);
+	for (unsigned i = 0; set && i < n; i++) {
+		int role = role_index(r->catalog, text_of(r, json_object_array_get_idx(all, i)));
+		if (role >= 0)
+			set[role / 64] |= (uint64_t)1 << (role % 64);
+	}
+	return set;
+}
+
 static void read_privileges(struct reader *r, struct resource *res, json_object *of)
 {
 	static const char *const member[PRIVILEGE_COUNT] = { "select_roles", "insert_roles", "update_roles",
 							     "delete_roles" };
-	for (unsigned p = 0; p < PRIVILEGE_COUNT; p++) {
-		unsigned n;
-		json_object *all = get_array(r, of, member[p], &n);
-		res->may[p] = ARENA_ARRAY(r->catalog->arena, uint64_t, r->catalog->n_roles / 64 + 1);
-		for (unsigned i = 0; res->may[p] && i < n; i++) {
-			int role = role_index(r->catalog, text_of(r, json_object_array_get_idx(all, i)));
-			if (role >= 0)
-				res->may[p][role / 64] |= (uint64_t)1 << (role % 64);
-		}
-	}
+	for (unsigned p = 0; p < PRIVILEGE_COUNT; p++)
+		res->may[p] = read_roles(r, of, member[p]);
 }
 
 static enum idempotency read_idempotency(struct view v)
@@ -201,6 +207,7 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.oid = (uint32_t)get_int(r, o, "oid"),
 		.relation = arena_printf(r->catalog->arena, "%.*s.%.*s", VIEW_ARG(schema), VIEW_ARG(relation)),
 		.kind = get_char(r, o, "kind"),
+		.methods = read_methods(r, o),
 		.page_default = (int)get_int(r, o, "page_default"),
 		.page_max = (int)get_int(r, o, "page_max"),
 		.cache = get_optional(r, o, "cache"),
@@ -215,7 +222,6 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.regular_expressions = get_bool(r, o, "regular_expressions"),
 	};
 	res->is_public = policy_has(res->cache, VIEW("public"));
-	read_methods(r, res, o);
 	read_columns(r, res, o);
 	read_key(r, res, o);
 	read_order(r, res, o);
@@ -380,6 +386,69 @@ static int by_name(const void *a, const void *b)
 	return view_cmp(((const struct resource *)a)->name, ((const struct resource *)b)->name);
 }
 
+/* --- functions --- */
+
+static void read_arguments(struct reader *r, struct function *f, json_object *of)
+{
+	json_object *all = get_array(r, of, "arguments", &f->n_arguments);
+	f->arguments = ARENA_ARRAY(r->catalog->arena, struct argument, f->n_arguments);
+	for (unsigned i = 0; f->arguments && i < f->n_arguments; i++) {
+		json_object *o = json_object_array_get_idx(all, i);
+		struct view name = get_text(r, o, "name");
+		f->arguments[i] = (struct argument){
+			.name = name,
+			.quoted = quote_identifier(r->catalog->arena, name),
+			.type = get_text(r, o, "type"),
+			.base_oid = (uint32_t)get_int(r, o, "base_oid"),
+			.has_default = get_bool(r, o, "has_default"),
+		};
+	}
+}
+
+static enum returns read_returns(struct view v)
+{
+	if (view_eq(v, VIEW("void")))
+		return RETURNS_VOID;
+	return view_eq(v, VIEW("set")) ? RETURNS_SET : RETURNS_VALUE;
+}
+
+static void read_function(struct reader *r, struct function *f, json_object *o)
+{
+	struct catalog *c = r->catalog;
+	struct view schema = quote_identifier(c->arena, get_text(r, o, "schema"));
+	struct view function = quote_identifier(c->arena, get_text(r, o, "function"));
+	*f = (struct function){
+		.name = get_text(r, o, "name"),
+		.call = arena_printf(c->arena, "%.*s.%.*s", VIEW_ARG(schema), VIEW_ARG(function)),
+		.methods = read_methods(r, o),
+		.is_volatile = get_char(r, o, "volatility") == 'v',
+		.returns = read_returns(get_text(r, o, "returns")),
+		.rows_max = (int)get_int(r, o, "rows_max"),
+		.cost = (int)get_int(r, o, "cost"),
+		.idempotency = read_idempotency(get_text(r, o, "idempotency")),
+		.deadline_us = get_int_or(o, "deadline_ms", 0) * 1000,
+		.cache = get_optional(r, o, "cache"),
+		.may = read_roles(r, o, "roles"),
+	};
+	read_arguments(r, f, o);
+}
+
+static int functions_by_name(const void *a, const void *b)
+{
+	return view_cmp(((const struct function *)a)->name, ((const struct function *)b)->name);
+}
+
+static void read_functions(struct reader *r, json_object *of)
+{
+	struct catalog *c = r->catalog;
+	json_object *all = get_array(r, of, "functions", &c->n_functions);
+	c->functions = ARENA_ARRAY(c->arena, struct function, c->n_functions);
+	for (unsigned i = 0; c->functions && i < c->n_functions; i++)
+		read_function(r, &c->functions[i], json_object_array_get_idx(all, i));
+	if (c->functions && c->n_functions)
+		qsort(c->functions, c->n_functions, sizeof *c->functions, functions_by_name);
+}
+
 static bool read_secret(struct view hex, unsigned char out[32])
 {
 	if (hex.n != 64)
@@ -411,6 +480,7 @@ static void read_catalog(struct reader *r, json_object *o)
 	collect_type_schemas(c);
 	read_relationships(r, o);
 	read_text_searches(r, o);
+	read_functions(r, o);
 	if (c->resources && c->n_resources)
 		qsort(c->resources, c->n_resources, sizeof *c->resources, by_name);
 }
@@ -482,6 +552,14 @@ struct view catalog_text_search(const struct catalog *c, struct view name)
 	return VIEW_NONE;
 }
 
+const struct function *catalog_function(const struct catalog *c, struct view name)
+{
+	struct function wanted = { .name = name };
+	if (!c->n_functions)
+		return NULL;
+	return bsearch(&wanted, c->functions, c->n_functions, sizeof wanted, functions_by_name);
+}
+
 const struct column *resource_column(const struct resource *res, struct view name)
 {
 	for (unsigned i = 0; i < res->n_columns; i++)
@@ -490,10 +568,20 @@ const struct column *resource_column(const struct resource *res, struct view nam
 	return NULL;
 }
 
-bool resource_may(const struct catalog *c, const struct resource *res, enum privilege p, struct view role)
+static bool is_in(const struct catalog *c, const uint64_t *set, struct view role)
 {
 	if (!role.p)
 		return true;
 	int i = role_index(c, role);
-	return i < 0 || ((res->may[p][i / 64] >> (i % 64)) & 1);
+	return i < 0 || ((set[i / 64] >> (i % 64)) & 1);
+}
+
+bool resource_may(const struct catalog *c, const struct resource *res, enum privilege p, struct view role)
+{
+	return is_in(c, res->may[p], role);
+}
+
+bool function_may(const struct catalog *c, const struct function *f, struct view role)
+{
+	return is_in(c, f->may, role);
 }

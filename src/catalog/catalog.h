@@ -81,6 +81,30 @@ struct text_search {
 	struct view name, sql;
 };
 
+enum returns { RETURNS_VALUE, RETURNS_SET, RETURNS_VOID };
+
+struct argument {
+	struct view name, quoted, type; /* as those of a column */
+	uint32_t base_oid;
+	bool has_default;
+};
+
+struct function {
+	struct view name;
+	struct view call;       /* schema-qualified and quoted */
+	unsigned methods;       /* CATALOG_GET, CATALOG_POST */
+	bool is_volatile;
+	enum returns returns;
+	struct argument *arguments;
+	unsigned n_arguments;
+	int rows_max;           /* of a set, in one answer */
+	int cost;
+	enum idempotency idempotency;
+	int64_t deadline_us;    /* 0: the worker's */
+	struct view cache;      /* policy text; absent: none */
+	uint64_t *may;          /* bit set over the catalog's roles: who may call it */
+};
+
 struct catalog {
 	struct arena *arena;
 	unsigned references;
@@ -99,6 +123,8 @@ struct catalog {
 	unsigned n_relationships;
 	struct text_search *text_searches;
 	unsigned n_text_searches;
+	struct function *functions; /* sorted by name */
+	unsigned n_functions;
 };
 
 /* NULL and *why (static text) when the JSON is not what composure.catalog() returns. One reference is the caller's. */
@@ -111,6 +137,10 @@ const struct resource *catalog_resource(const struct catalog *, struct view name
 
 /* The SQL of the text search configuration called so; absent when there is none. */
 struct view catalog_text_search(const struct catalog *, struct view name);
+const struct function *catalog_function(const struct catalog *, struct view name);
+
+/* May this role call it? As resource_may(). */
+bool function_may(const struct catalog *, const struct function *, struct view role);
 
 /* The column called so that a client may know of, or NULL: a hidden one does not exist. */
 const struct column *resource_column(const struct resource *, struct view name);

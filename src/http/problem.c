@@ -41,14 +41,19 @@ static void instance(struct buf *b, struct view id)
 
 void problem_write(struct response *r, enum status s, struct view detail, struct view request_id)
 {
-	response_restart(r, status_http(s));
+	problem_write_as(r, s, status_http(s), detail, request_id);
+}
+
+void problem_write_as(struct response *r, enum status s, int http, struct view detail, struct view request_id)
+{
+	response_restart(r, http);
 	(void)response_header(r, VIEW("Content-Type"), VIEW("application/problem+json"));
 	(void)response_header(r, VIEW("Cache-Control"), VIEW("no-store"));
 	struct buf *b = &r->body;
 	buf_lit(b, "{\"type\":\"about:blank\"");
 	member(b, VIEW("title"), view_of(status_title(s)));
 	buf_lit(b, ",\"status\":");
-	buf_i64(b, status_http(s));
+	buf_i64(b, http);
 	if (detail.p && utf8_valid(detail)) /* one that is not would break the document */
 		member(b, VIEW("detail"), detail);
 	if (request_id.n)

@@ -16,4 +16,7 @@
  * (Allow, Retry-After, WWW-Authenticate) are the caller's to add, after this. */
 void problem_write(struct response *, enum status, struct view detail, struct view request_id);
 
+/* The same under another HTTP status than the code's own. */
+void problem_write_as(struct response *, enum status, int http, struct view detail, struct view request_id);
+
 #endif

@@ -28,8 +28,13 @@
 #define BY_ID "{\"column\":\"id\",\"desc\":false,\"nulls_first\":false}"
 #define CATALOG(resources)                                                                              \
 	"{\"version\":7,\"installation\":" INSTALLATION ",\"roles\":[\"anon\",\"user\"],\"resources\":[" \
-	resources "],\"relationships\":[" RELATIONSHIP "],\"text_search\":{\"english\":\"'pg_catalog.english'::pg_catalog.regconfig\"}}"
-#define NOTHING_MORE "\"relationships\":[],\"text_search\":{}"
+	resources "],\"functions\":[" FUNCTION "],\"relationships\":[" RELATIONSHIP "],\"text_search\":{\"english\":\"'pg_catalog.english'::pg_catalog.regconfig\"}}"
+#define FUNCTION                                                                                                  \
+	"{\"name\":\"pay\",\"oid\":1,\"schema\":\"s\",\"function\":\"p q\",\"volatility\":\"v\",\"returns\":\"set\","          \
+	"\"arguments\":[{\"name\":\"a\",\"type\":\"pg_catalog.int8\",\"type_oid\":20,\"base_oid\":20,\"has_default\":true}]," \
+	"\"methods\":[\"POST\"],\"cost\":1,\"idempotency\":\"required\",\"deadline_ms\":null,\"rows_max\":9,\"cache\":null," \
+	"\"roles\":[\"user\"]}"
+#define NOTHING_MORE "\"functions\":[],\"relationships\":[],\"text_search\":{}"
 #define RELATIONSHIP                                                                                              \
 	"{\"constraint\":\"fk\",\"from\":1,\"from_columns\":[\"a \\\"b\\\"\"],\"to\":16384,\"to_columns\":[\"id\"]," \
 	"\"unique\":true}"
@@ -62,6 +67,21 @@ static void a_catalog_is_read_whole(void **state)
 	assert_true(c->relationships[0].unique);
 	assert_view(catalog_text_search(c, VIEW("english")), "'pg_catalog.english'::pg_catalog.regconfig");
 	assert_absent(catalog_text_search(c, VIEW("klingon")));
+	const struct function *f = catalog_function(c, VIEW("pay"));
+	assert_non_null(f);
+	assert_null(catalog_function(c, VIEW("p q")));
+	assert_view(f->call, "\"s\".\"p q\"");
+	assert_int_equal(f->methods, CATALOG_POST);
+	assert_true(f->is_volatile);
+	assert_int_equal(f->returns, RETURNS_SET);
+	assert_int_equal(f->rows_max, 9);
+	assert_int_equal(f->idempotency, IDEMPOTENCY_REQUIRED);
+	assert_int_equal(f->n_arguments, 1);
+	assert_view(f->arguments[0].quoted, "\"a\"");
+	assert_true(f->arguments[0].has_default);
+	assert_true(function_may(c, f, VIEW("user")));
+	assert_false(function_may(c, f, VIEW("anon")));
+	assert_true(function_may(c, f, VIEW_NONE));
 	const struct resource *r = catalog_resource(c, VIEW("users"));
 	assert_non_null(r);
 	assert_true(r->exact_count);

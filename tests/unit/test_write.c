@@ -42,11 +42,14 @@ static struct resource owned(void)
 	return r;
 }
 
+static const struct write_limits limits = { .depth = 64, .values = 200000, .rows = 1000 };
+
 static enum status parse(struct arena *a, const struct resource *res, const char *body, struct view *detail)
 {
-	struct insert in;
+	struct write w = { .resource = res };
 	*detail = VIEW_NONE;
-	return insert_parse(a, res, view_of(body), &in, detail);
+	const struct json *doc = write_document(a, DOCUMENT_JSON, view_of(body), &limits, detail);
+	return doc ? write_rows(&w, a, doc, VIEW_NONE, &limits, detail) : ERR_INVALID_BODY;
 }
 
 static void what_cannot_be_inserted_is_named(void **state)
@@ -61,14 +64,14 @@ static void what_cannot_be_inserted_is_named(void **state)
 		{ "{\"secret\":1}", ERR_UNKNOWN_COLUMN, "There is no column \"secret\"." },
 		{ "{\"total\":1}", ERR_READ_ONLY_COLUMN, "The column \"total\" cannot be written." },
 		{ "{\"made\":1}", ERR_READ_ONLY_COLUMN, "The column \"made\" cannot be written." },
-		{ "[{\"id\":1},{\"id\":2,\"price\":3}]", ERR_INVALID_BODY, "All objects have to have the same members." },
-		{ "[{\"id\":1},{\"price\":3}]", ERR_INVALID_BODY, "All objects have to have the same members." },
+		{ "[{\"id\":1},{\"id\":2,\"price\":3}]", ERR_INVALID_BODY, "All objects have to have the same members; the parameter \"columns\" names them otherwise." },
+		{ "[{\"id\":1},{\"price\":3}]", ERR_INVALID_BODY, "All objects have to have the same members; the parameter \"columns\" names them otherwise." },
 		{ "[{\"id\":1},5]", ERR_INVALID_BODY, "The body has to be an object or an array of objects." },
 		{ "[[{\"id\":1}]]", ERR_INVALID_BODY, "The body has to be an object or an array of objects." },
 		{ "5", ERR_INVALID_BODY, "The body has to be an object or an array of objects." },
 		{ "null", ERR_INVALID_BODY, "The body has to be an object or an array of objects." },
 		{ "\"{}\"", ERR_INVALID_BODY, "The body has to be an object or an array of objects." },
-		{ "[]", ERR_INVALID_BODY, "The array is empty: there is nothing to insert." },
+		{ "[]", ERR_INVALID_BODY, "The array is empty: there is nothing to write." },
 		{ "[{},{}]", ERR_INVALID_BODY, "The objects of an array need at least one member." },
 		{ "", ERR_INVALID_BODY, "the document ends where a value is expected (byte 0)" },
 		{ "{\"id\":1", ERR_INVALID_BODY, "a comma or } is expected (byte 7)" },
@@ -92,14 +95,9 @@ static void the_owner_column_is_not_the_clients_to_write(void **state)
 	assert_int_equal(parse(*state, &things, "{\"tenant\":1}", &detail), OK);
 }
 
-static struct view insert_sql(struct arena *a, const struct resource *res, const char *body, bool returning, struct view owner)
+static struct view sql_of(struct arena *a, const struct statement *stm)
 {
-	struct insert in;
-	struct view detail = VIEW_NONE;
-	struct statement s;
-	assert_int_equal(insert_parse(a, res, view_of(body), &in, &detail), OK);
-	in.returning = returning;
-	assert_true(insert_statement(&s, a, res, &in, owner));
+	struct statement s = *stm;
 	struct buf out = BUF(65536);
 	buf_view_put(&out, view_of(s.text));
 	for (int p = 0; p < s.n_params; p++)
@@ -107,6 +105,18 @@ static struct view insert_sql(struct arena *a, const struct resource *res, const
 	struct view v = arena_copy(a, buf_view(&out));
 	buf_free(&out);
 	return v;
+}
+
+static struct view insert_sql(struct arena *a, const struct resource *res, const char *body, bool returning, struct view owner)
+{
+	struct write w = { .resource = res, .owner = owner, .returning = returning };
+	struct view detail = VIEW_NONE;
+	struct statement s;
+	const struct json *doc = write_document(a, DOCUMENT_JSON, view_of(body), &limits, &detail);
+	assert_non_null(doc);
+	assert_int_equal(write_rows(&w, a, doc, VIEW_NONE, &limits, &detail), OK);
+	assert_true(insert_statement(&s, a, &w));
+	return sql_of(a, &s);
 }
 
 static void a_row_is_what_the_document_has(void **state)
@@ -165,6 +175,70 @@ static void many_unknown_members_cost_no_more_than_reading_them(void **state)
 	buf_free(&body);
 }
 
+static struct view csv_of(struct arena *a, const char *body)
+{
+	struct view detail = VIEW_NONE;
+	const struct json *doc = write_document(a, DOCUMENT_CSV, view_of(body), &limits, &detail);
+	return doc ? doc->text : detail;
+}
+
+static void csv_becomes_json(void **state)
+{
+	assert_view(csv_of(*state, "a,b\n1,2"), "[{\"a\":\"1\",\"b\":\"2\"}]");
+	assert_view(csv_of(*state, "a,b\r\n1,\r\n\"x \"\"y\"\"\n,z\",\"\"\r\n"),
+		"[{\"a\":\"1\",\"b\":null},{\"a\":\"x \\\"y\\\"\\n,z\",\"b\":\"\"}]");
+	static const char *const broken[] = { "", "a", "a\n", "a,b\n1", "a,b\n1,2,3", "a\n\"x", "a\nx\"y", "a\n\"x\"y", "a\n\xff" };
+	for (size_t i = 0; i < ARRAY_LEN(broken); i++)
+		assert_true(view_starts(csv_of(*state, broken[i]), VIEW("The CSV is malformed in line ")));
+}
+
+static void a_form_is_one_row(void **state)
+{
+	struct view detail = VIEW_NONE;
+	const struct json *doc = write_document(*state, DOCUMENT_FORM, VIEW("a=1&b=x+%22y"), &limits, &detail);
+	assert_non_null(doc);
+	assert_view(doc->text, "{\"a\":\"1\",\"b\":\"x \\\"y\"}");
+}
+
+static struct view item_sql(struct arena *a, const char *body, bool (*make)(struct statement *, struct arena *, const struct write *))
+{
+	static const struct view five[] = { VIEW_INIT("5") };
+	struct resource res = owned();
+	struct write w = { .resource = &res, .owner = VIEW("7"), .key = five };
+	struct view detail = VIEW_NONE;
+	struct statement s;
+	assert_int_equal(write_rows(&w, a, write_document(a, DOCUMENT_JSON, view_of(body), &limits, &detail), VIEW_NONE, &limits,
+	                            &detail), OK);
+	assert_true(make(&s, a, &w));
+	return sql_of(a, &s);
+}
+
+static void an_item_is_changed_replaced_and_deleted_by_its_key_and_owner(void **state)
+{
+	assert_view(item_sql(*state, "{\"price\":1,\"id\":5}", update_statement),
+		"UPDATE \"s\".\"things\" AS t SET \"price\" = j.\"price\" FROM pg_catalog.json_to_record($1) AS j(\"price\" "
+		"pg_catalog.\"numeric\") WHERE t.\"id\" = $2 AND t.\"tenant\" = $3 <- {\"price\":1,\"id\":5}:114, 5:20, 7:23");
+	assert_view(item_sql(*state, "{\"price\":1}", replace_statement),
+		"UPDATE \"s\".\"things\" AS t SET \"a \"\"name\"\"\" = DEFAULT, \"price\" = j.\"price\" FROM "
+		"pg_catalog.json_to_record($1) AS j(\"price\" pg_catalog.\"numeric\") WHERE t.\"id\" = $2 AND t.\"tenant\" = $3"
+		" <- {\"price\":1}:114, 5:20, 7:23");
+	assert_view(item_sql(*state, "{\"price\":1}", insert_statement),
+		"INSERT INTO \"s\".\"things\" AS t (\"price\", \"id\", \"tenant\") SELECT j.\"price\", $1, $2 FROM "
+		"pg_catalog.json_to_record($3) AS j(\"price\" pg_catalog.\"numeric\") <- 5:20, 7:23, {\"price\":1}:114");
+	assert_view(item_sql(*state, "{\"price\":1}", delete_statement),
+		"DELETE FROM \"s\".\"things\" AS t WHERE t.\"id\" = $1 AND t.\"tenant\" = $2 <- 5:20, 7:23");
+}
+
+static void a_body_does_not_contradict_its_path(void **state)
+{
+	static const struct view five[] = { VIEW_INIT("5") };
+	struct write w = { .resource = &things, .key = five };
+	struct view detail = VIEW_NONE;
+	const struct json *doc = write_document(*state, DOCUMENT_JSON, VIEW("{\"id\":6}"), &limits, &detail);
+	assert_int_equal(write_rows(&w, *state, doc, VIEW_NONE, &limits, &detail), ERR_INVALID_BODY);
+	assert_view(detail, "The body's \"id\" is not the one in the path.");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -176,6 +250,10 @@ int main(void)
 		arena_test(a_row_of_defaults),
 		arena_test(an_owner_is_written_beside_the_document),
 		arena_test(many_unknown_members_cost_no_more_than_reading_them),
+		arena_test(csv_becomes_json),
+		arena_test(a_form_is_one_row),
+		arena_test(an_item_is_changed_replaced_and_deleted_by_its_key_and_owner),
+		arena_test(a_body_does_not_contradict_its_path),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
