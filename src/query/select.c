@@ -76,12 +76,19 @@ static bool node_init(struct node *n, struct tree *tree, const struct asker *who
 	return set_qualifiers(who->arena, n, tree->n_embeds) && sort_of(who->arena, res, res->order, res->n_order, &n->sort);
 }
 
+/* An embedded resource of which nothing is selected does not show. */
+static bool shows(const struct item *i)
+{
+	return !i->embed || i->embed->first;
+}
+
 /* Behind the last one; what is there already, the same, is not taken again. *clash: the name is another's. */
 static bool append_item(struct arena *a, struct node *n, const struct item *item, bool *clash)
 {
 	struct item **last = &n->first;
 	for (; *last; last = &(*last)->next) {
-		if (!view_eq((*last)->name, item->name) || (item->embed && item->embed->spread))
+		bool both = shows(item) && shows(*last) && !(item->embed && item->embed->spread);
+		if (!both || !view_eq((*last)->name, item->name))
 			continue;
 		*clash = item->embed || (*last)->embed || (*last)->cast != item->cast ||
 			 (*last)->type.type_oid != item->type.type_oid || !field_same(&(*last)->field, &item->field);
@@ -298,12 +305,6 @@ bool tree_select(struct tree *tree, struct scan *s)
 }
 
 /* --- the members of an object --- */
-
-/* An embedded resource of which nothing is selected does not show. */
-static bool shows(const struct item *i)
-{
-	return !i->embed || i->embed->first;
-}
 
 /* The item behind `i` in node n, or behind n's own place in the node that it is spread into, up to the node `top`. */
 static bool settle(const struct node *top, const struct node *n, const struct item *i, struct member *m)
