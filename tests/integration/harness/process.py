@@ -61,6 +61,7 @@ class Home:
         self.path = Path(tempfile.mkdtemp(prefix="cmps-", dir="/tmp"))
         self.give(self.path)
         self.path.chmod(0o755)
+        self.shared = None
 
     def give(self, path):
         if os.getuid() == 0:
@@ -90,8 +91,17 @@ class Home:
             target.chmod(0o755)
         return target
 
+    def memory(self):
+        """Where the workers of this home share memory: a folder of its own, so that nothing of a test outlives it."""
+        if self.shared is None:
+            self.shared = Path(tempfile.mkdtemp(prefix="cmps-", dir="/dev/shm"))
+            self.give(self.shared)
+        return self.shared
+
     def remove(self):
         shutil.rmtree(self.path, ignore_errors=True)
+        if self.shared is not None:
+            shutil.rmtree(self.shared, ignore_errors=True)
 
 
 class Process:

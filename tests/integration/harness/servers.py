@@ -18,7 +18,7 @@ class Workers:
     def __init__(self, home, name, n=1, arguments=(), binary=BINARY, wait=True, **settings):
         self.home, self.name, self.arguments = home, name, arguments
         self.binary = home.copy(binary)
-        self.settings = {"log": "-", **settings}
+        self.settings = {"log": "-", "runtime_dir": home.memory(), **settings}
         self.path = home.path / f"{name}.sock"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(self.path))
@@ -192,7 +192,7 @@ def shared_host(home, name, dsn):
     port = free_port()
     folder = home.folder(name)
     docroot = home.copy(SOURCE / "www", f"{name}/public_html")
-    settings = home.file(f"{name}/composure.conf", f"dsn = {dsn}\nlog = none\n")
+    settings = home.file(f"{name}/composure.conf", f"dsn = {dsn}\nlog = none\nruntime_dir = {home.memory()}\n")
     wrapper = docroot / "api.fcgi"
     text = wrapper.read_text()
     for old, new in (("$HOME/composure.conf", settings), ("$HOME/bin/composure", home.copy(BINARY))):
