@@ -169,6 +169,9 @@ struct bounds exchange_bounds(const struct exchange *);
 /* Who its statements run as. */
 struct session exchange_session(const struct exchange *);
 
+/* What came is not what the catalog promised: begins anew with a new one. Once; then it is a problem. */
+enum next exchange_anew(struct exchange *);
+
 /* The problem that fits a query that did not end well, in the words that a client may see. */
 enum next query_problem(struct exchange *);
 

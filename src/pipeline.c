@@ -594,6 +594,11 @@ static enum next begin_anew(struct exchange *ex)
 	return WAIT;
 }
 
+enum next exchange_anew(struct exchange *ex)
+{
+	return ex->reloaded ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : begin_anew(ex);
+}
+
 /* What a read failed of. The values it was sent come out of filters, the cursor or the path; anything else that goes
  * wrong in it, such as a division in a view of the user's, is not the client's doing. */
 static enum status read_status(const struct exchange *ex, struct view *detail)

@@ -239,6 +239,8 @@ enum next page_answer(struct exchange *ex)
 {
 	if (ex->total.how != COUNT_NONE && !ex->total.known)
 		return take_total(ex);
+	if (!ex->writing && !shape_fits(&ex->shape, ex->rows))
+		return exchange_anew(ex);
 	if (!ex->writing && begin_page(ex) == DONE)
 		return DONE;
 	if (!page_write(&ex->writer, &ex->response.body, PIECE_BYTES))
@@ -284,6 +286,8 @@ static enum next item_tag(struct exchange *ex)
 
 enum next item_answer(struct exchange *ex)
 {
+	if (!shape_fits(&ex->shape, ex->rows))
+		return exchange_anew(ex);
 	if (rows_count(ex->rows) == 0)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
 	read_headers(ex);

@@ -535,6 +535,13 @@ static void content_range(struct exchange *ex, int64_t n)
 	response_header(&ex->response, VIEW("Content-Range"), view_make(text, (size_t)len));
 }
 
+/* Columns may have changed their types since the catalog was read: nothing is said then of what was written. */
+static bool rows_fit(const struct exchange *ex)
+{
+	const struct writing *w = writing(ex);
+	return w->kind == WRITE_CALL || !w->rows.returning || !ex->rows || shape_fits(&ex->shape, ex->rows);
+}
+
 /* Fills the response with what the rows say. False: it is a problem instead, with *failed set. */
 static bool answer(struct exchange *ex, enum status *failed)
 {
@@ -607,6 +614,8 @@ static enum next looked(struct exchange *ex)
 	struct writing *w = writing(ex);
 	enum status failed;
 	if (w->stage == STAGE_LOCK) {
+		if (!shape_fits(&ex->shape, tx_rows(ex->tx, MARK_LOCK)))
+			return exchange_anew(ex);
 		if (!row_matches(ex, tx_rows(ex->tx, MARK_LOCK)))
 			return abandon(ex, ERR_PRECONDITION_FAILED, VIEW_NONE);
 		w->stage = STAGE_WRITE;
@@ -620,6 +629,8 @@ static enum next looked(struct exchange *ex)
 		w->stage = STAGE_INSERT;
 		return send_work(ex);
 	}
+	if (!rows_fit(ex))
+		return exchange_anew(ex);
 	if (w->kind == WRITE_DELETE && w->if_match.p && !row_matches(ex, ex->rows))
 		return abandon(ex, ERR_PRECONDITION_FAILED, VIEW_NONE);
 	if (!answer(ex, &failed))
@@ -632,6 +643,8 @@ static enum next committed(struct exchange *ex)
 	enum status failed;
 	if (!one_trip(ex))
 		return DONE; /* made before */
+	if (!rows_fit(ex))
+		writing(ex)->prefer = RETURN_MINIMAL, writing(ex)->rows.returning = false;
 	return answer(ex, &failed) ? DONE : problem(ex, failed, VIEW_NONE);
 }
 

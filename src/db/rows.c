@@ -26,6 +26,11 @@ int rows_columns(const struct rows *r)
 	return PQnfields(result(r));
 }
 
+uint32_t rows_type(const struct rows *r, int column)
+{
+	return PQftype(result(r), column);
+}
+
 struct view rows_value(const struct rows *r, int row, int column)
 {
 	const PGresult *res = result(r);

@@ -15,6 +15,9 @@ void rows_free(struct rows *);
 int rows_count(const struct rows *);
 int rows_columns(const struct rows *);
 
+/* The OID of the column's type: of a domain, that of what it is made of. */
+uint32_t rows_type(const struct rows *, int column);
+
 /* The value as PostgreSQL sends it in binary format; absent is NULL. Valid while the rows are. */
 struct view rows_value(const struct rows *, int row, int column);
 

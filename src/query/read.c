@@ -22,6 +22,7 @@ static bool shape_init(struct arena *a, unsigned n, unsigned n_sort, struct shap
 		.kind = ARENA_ARRAY(a, enum render_kind, n + 1),
 		.name = ARENA_ARRAY(a, struct view, n + 1),
 		.label = ARENA_ARRAY(a, struct view, n + 1),
+		.type = ARENA_ARRAY(a, uint32_t, n + n_sort + 1),
 		.n_sort = n_sort,
 		.sort_at = ARENA_ARRAY(a, int, n_sort + 1),
 		.sort_kind = ARENA_ARRAY(a, enum render_kind, n_sort + 1),
@@ -29,7 +30,13 @@ static bool shape_init(struct arena *a, unsigned n, unsigned n_sort, struct shap
 	return !arena_full(a);
 }
 
-static void shape_add(struct arena *a, struct shape *shape, struct view name, enum render_kind kind)
+/* What a column is sent as. */
+static uint32_t type_sent(const struct column *c)
+{
+	return render_kind(c) == RENDER_RAW ? OID_JSON : c->base_oid;
+}
+
+static void shape_add(struct arena *a, struct shape *shape, struct view name, enum render_kind kind, uint32_t type)
 {
 	struct buf text = BUF(1 << 20);
 	buf_putc(&text, shape->n ? ',' : '{');
@@ -38,7 +45,8 @@ static void shape_add(struct arena *a, struct shape *shape, struct view name, en
 	shape->kind[shape->n] = kind;
 	shape->name[shape->n] = name;
 	shape->label[shape->n] = arena_copy(a, buf_view(&text));
-	shape->n++;
+	shape->type[shape->n] = type;
+	shape->n_columns = ++shape->n;
 	buf_free(&text);
 }
 
@@ -48,8 +56,19 @@ bool shape_of(struct arena *a, const struct resource *res, struct shape *shape)
 		return false;
 	for (unsigned i = 0; i < res->n_columns; i++)
 		if (!res->columns[i].hidden)
-			shape_add(a, shape, res->columns[i].name, render_kind(&res->columns[i]));
+			shape_add(a, shape, res->columns[i].name, render_kind(&res->columns[i]), type_sent(&res->columns[i]));
 	return !arena_full(a);
+}
+
+bool shape_fits(const struct shape *shape, const struct rows *rows)
+{
+	unsigned n = (unsigned)rows_columns(rows);
+	if (n < shape->n)
+		return false;
+	for (unsigned i = 0; i < n && i < shape->n_columns; i++) /* an item comes without those that sort */
+		if (rows_type(rows, (int)i) != shape->type[i])
+			return false;
+	return true;
 }
 
 static unsigned count_members(const struct node *n)
@@ -79,13 +98,20 @@ bool page_shape(const struct page *page, struct shape *shape)
 	if (!shape_init(a, count_members(root), page->walk.n, shape))
 		return false;
 	for (struct member m = { 0 }; member_next(root, &m);)
-		shape_add(a, shape, m.item->name, m.item->embed ? RENDER_RAW : render_kind(&m.item->type));
-	int extra = (int)shape->n;
+		if (m.item->embed) /* JSON that is put together as a text */
+			shape_add(a, shape, m.item->name, RENDER_RAW, OID_TEXT);
+		else
+			shape_add(a, shape, m.item->name, render_kind(&m.item->type), type_sent(&m.item->type));
 	for (unsigned i = 0; i < page->walk.n; i++) {
 		const struct sort_term *t = &page->walk.term[i];
+		bool as_text = render_needs_text(&t->field.type);
 		int at = member_of_term(root, t);
-		shape->sort_at[i] = at < 0 ? extra++ : at;
-		shape->sort_kind[i] = render_needs_text(&t->field.type) ? RENDER_TEXT : render_kind(&t->field.type);
+		if (at < 0) {
+			at = (int)shape->n_columns++;
+			shape->type[at] = as_text ? OID_TEXT : type_sent(&t->field.type);
+		}
+		shape->sort_at[i] = at;
+		shape->sort_kind[i] = as_text ? RENDER_TEXT : render_kind(&t->field.type);
 	}
 	return !arena_full(a);
 }

@@ -7,15 +7,17 @@
 #include "base/arena.h"
 #include "base/view.h"
 #include "catalog/catalog.h"
+#include "db/rows.h"
 #include "db/statement.h"
 #include "query/page.h"
 #include "query/render.h"
 
 /* The columns of a result, ready to be written: kinds, member names, and these with their quotes, comma and colon. */
 struct shape {
-	unsigned n;
+	unsigned n, n_columns;
 	enum render_kind *kind;
 	struct view *name, *label;
+	uint32_t *type; /* of each column, those behind the n that show included: its OID */
 	/* Where the values of the order stand, in a form that PostgreSQL reads back. */
 	unsigned n_sort;
 	int *sort_at;
@@ -24,6 +26,10 @@ struct shape {
 
 /* What a page's or an item's statement will return. False: the arena is full. */
 bool page_shape(const struct page *, struct shape *) MUST_CHECK;
+
+/* Whether the rows are of these types. They are not where a column was changed after the catalog was read: bytes would
+ * then be taken for what they are not. */
+bool shape_fits(const struct shape *, const struct rows *) MUST_CHECK;
 
 /* One row more than the limit is asked for: it tells whether there is more. False: it is too large. */
 bool page_statement(struct statement *, const struct page *, const struct shape *) MUST_CHECK;
