@@ -8,6 +8,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Texts live as long as the process: all of them in one list, so that a leak checker reaches them. */
+struct kept {
+	struct kept *next;
+	char text[];
+};
+
+static struct kept *kept;
+
+static const char *keep(const char *text)
+{
+	size_t n = strlen(text) + 1;
+	struct kept *k = malloc(sizeof *k + n);
+	if (!k)
+		return NULL;
+	memcpy(k->text, text, n);
+	k->next = kept;
+	kept = k;
+	return k->text;
+}
+
 static bool set_number(int64_t *at, const char *text, int64_t least, int64_t most)
 {
 	char *end;
@@ -25,7 +45,7 @@ static enum outcome set_one(struct settings *s, const char *key, const char *val
 {
 #define TEXT(name, otherwise, help)                        \
 	if (strcmp(key, #name) == 0) {                     \
-		s->name = strdup(value);                   \
+		s->name = keep(value);                     \
 		return s->name ? SET : NO_MEMORY;          \
 	}
 #define NUMBER(name, otherwise, low, high, help)                             \

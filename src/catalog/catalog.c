@@ -329,10 +329,12 @@ static void read_text_searches(struct reader *r, json_object *of)
 	c->text_searches = ARENA_ARRAY(c->arena, struct text_search, (size_t)json_object_object_length(all));
 	if (!c->text_searches)
 		return;
-	json_object_object_foreach(all, name, sql) {
+	/* json_object_object_foreach() is a statement expression, which -Wpedantic does not like. */
+	struct json_object_iterator at = json_object_iter_begin(all), end = json_object_iter_end(all);
+	for (; !json_object_iter_equal(&at, &end); json_object_iter_next(&at)) {
 		c->text_searches[c->n_text_searches++] = (struct text_search){
-			.name = arena_copy(c->arena, view_of(name)),
-			.sql = text_of(r, sql),
+			.name = arena_copy(c->arena, view_of(json_object_iter_peek_name(&at))),
+			.sql = text_of(r, json_object_iter_peek_value(&at)),
 		};
 	}
 }
