@@ -121,12 +121,9 @@ def encoded(query):
 
 
 @pytest.fixture(scope="module")
-def f(home, migrated_template):
-    database = copy_of(migrated_template)
-    database.sql("CREATE ROLE api_user NOLOGIN; SELECT composure.check_key_role('api_user')" if not database.sql(
-        "SELECT FROM pg_roles WHERE rolname = 'api_user'") else "SELECT composure.check_key_role('api_user')")
+def f(home, demo_template):
+    database = copy_of(demo_template)
     database.sql(TABLE)
-    database.keys["demo"] = database.create_key("filters", role="api_user")
     with site(home, "filters", database) as made:
         made.expose("public.f", page_default=200, regular_expressions=True)
         made.direct = Straight(made.workers, database.keys["demo"])

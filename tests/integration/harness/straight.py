@@ -15,7 +15,8 @@ class Straight:
         """An answer: .status .headers (names in lower case) .body .json"""
         given = {**self.headers, **{k.replace("_", "-"): v for k, v in headers.items()}}
         answer = self.connection.ask(method, uri, given)
-        answer.json = json.loads(answer.body) if b"json" in answer.head.encode() and answer.body[:1] in (b"{", b"[") else None
+        is_json = "json" in answer.head and "x-ndjson" not in answer.head
+        answer.json = json.loads(answer.body) if is_json and answer.body else None
         return answer
 
     def link(self, answer, rel):
