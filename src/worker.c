@@ -34,6 +34,7 @@ struct worker {
 	struct peer_owner owner;
 	struct peer_options peer_options;
 	unsigned n_peers;
+	bool kept;   /* the web server keeps connections, as far as its last request said */
 	bool waited; /* left a connection to others for a moment: takes the next one whatever they have */
 	bool leaving;
 };
@@ -159,6 +160,7 @@ static void on_request(void *context, struct peer *peer, struct view params)
 		peer_close(peer);
 		return;
 	}
+	w->kept = peer_is_kept(peer);
 	ex->carrier = peer;
 	ex->finished = on_finished;
 	if (params.p)
@@ -230,8 +232,9 @@ static void on_accept_again(struct timer *t)
 		loop_timer_set(w->service.loop, t, loop_now_us(w->service.loop) + ACCEPT_PAUSE_US);
 }
 
-/* Does a live worker have fewer connections? Kept ones stay for long, so an uneven start would stay uneven. A slot of
- * the dead is cleared by the watcher within a second, and until then costs us the wait. */
+/* Does a live worker have fewer connections? Kept ones stay for long, so an uneven start would stay uneven; those that
+ * are opened for each request come too often to be waited with, and even out by themselves. A slot of the dead is
+ * cleared by the watcher within a second, and until then costs us the wait. */
 static bool another_has_fewer(const struct worker *w)
 {
 	struct region *r = w->service.region;
@@ -250,7 +253,7 @@ static void on_listener(struct io *io, unsigned events)
 	(void)events;
 	struct worker *w = CONTAINER_OF(io, struct worker, listener);
 	for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
-		if (!w->waited && another_has_fewer(w)) {
+		if (w->kept && !w->waited && another_has_fewer(w)) {
 			pause_accepting(w, LEAVE_TO_OTHERS_US);
 			return;
 		}
@@ -328,6 +331,7 @@ int worker_run(const struct settings *set, int listening_fd)
 		.listener.ready = on_listener,
 		.signals.ready = on_signal,
 		.accept_again.fire = on_accept_again,
+		.kept = true, /* until told otherwise */
 		.owner = { on_request, on_body, on_body_end, on_over, on_over, on_peer_closed, &w },
 		.peer_options = {
 			.params_max_bytes = (size_t)set->headers_max_bytes,

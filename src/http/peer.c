@@ -93,6 +93,11 @@ void *peer_user(const struct peer *p)
 	return p->user;
 }
 
+bool peer_is_kept(const struct peer *p)
+{
+	return p->codec.keep_conn;
+}
+
 static void destroy(struct peer *p)
 {
 	int fd = p->io.fd;

@@ -46,6 +46,9 @@ struct peer *peer_create(struct loop *, int fd, const struct peer_owner *, const
 void peer_set_user(struct peer *, void *user);
 void *peer_user(const struct peer *);
 
+/* Does the web server keep this connection for its next request? Known from its first request on. */
+bool peer_is_kept(const struct peer *);
+
 /* Answers the running request. The response stays untouched by the owner until sent() or aborted(). Once for each
  * request() that was not aborted; may come before body_end(), then the rest of the body is read and dropped; not so after
  * a 408, which ends the request at once. */

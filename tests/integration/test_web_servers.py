@@ -1,10 +1,12 @@
 """The files of conf/ in front of real workers: what each web server passes on, keeps and leaves alone."""
 
+import signal
 import threading
+import time
 
 import pytest
 
-from harness import servers
+from harness import fastcgi, servers
 from harness.process import wait_until
 
 PEOPLE = "/api/users?limit=50&cursor=eyJpZCI6MTI4fQ"
@@ -178,3 +180,22 @@ def test_no_request_fails_while_workers_come_and_go_behind_kept_connections(requ
     for old in left:
         wait_until(lambda old=old: not old.alive(), "the old worker to leave", timeout=30)
         assert old.popen.returncode == 0, old.output()
+
+
+def test_connections_opened_for_each_request_are_not_left_to_another_worker(workers, database):
+    """Kept ones are, for up to 2 ms each: here they show what that would cost. The other worker stands still."""
+    made = workers(2, database)
+    made.processes[0].send_signal(signal.SIGSTOP)
+
+    def seconds(flags):
+        began = time.monotonic()
+        for _ in range(100):
+            with made.fcgi() as connection:
+                assert connection.ask("GET", "/healthz", flags=flags).status == 200
+        return time.monotonic() - began
+
+    with made.fcgi() as held:
+        assert held.ask("GET", "/healthz").status == 200
+        rounds = [(seconds(fastcgi.KEEP_CONN), seconds(0)) for _ in range(5)]
+    kept, opened = (min(times) for times in zip(*rounds))
+    assert kept - opened > 0.05, rounds
