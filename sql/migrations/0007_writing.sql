@@ -36,6 +36,9 @@ COMMENT ON COLUMN composure.idempotency.headers IS 'Lines of the answer that a r
 CREATE TABLE composure.idempotency_0 PARTITION OF composure.idempotency FOR VALUES IN (0) WITH (autovacuum_enabled = off);
 CREATE TABLE composure.idempotency_1 PARTITION OF composure.idempotency FOR VALUES IN (1) WITH (autovacuum_enabled = off);
 CREATE TABLE composure.idempotency_2 PARTITION OF composure.idempotency FOR VALUES IN (2) WITH (autovacuum_enabled = off);
+COMMENT ON TABLE composure.idempotency_0 IS 'Internal: a day in three of composure.idempotency';
+COMMENT ON TABLE composure.idempotency_1 IS 'Internal: a day in three of composure.idempotency';
+COMMENT ON TABLE composure.idempotency_2 IS 'Internal: a day in three of composure.idempotency';
 
 CREATE FUNCTION composure.idem_slot() RETURNS smallint
 LANGUAGE plpgsql
@@ -522,6 +525,10 @@ DECLARE
   f regprocedure;
 BEGIN
   EXECUTE format('GRANT USAGE ON SCHEMA composure TO %I', worker);
+  -- What was granted before and is no longer for the workers; not from the owner, who would lose what is his.
+  IF worker <> (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'composure.installation'::regclass) THEN
+    EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA composure FROM %I', worker);
+  END IF;
   FOR f IN SELECT p.oid FROM pg_proc p
             WHERE p.pronamespace = 'composure'::regnamespace
               AND obj_description(p.oid, 'pg_proc') LIKE 'For the workers:%'

@@ -196,7 +196,10 @@ def test_the_worker_role_has_the_settings_of_a_worker_and_no_rights(bare_databas
     assert worker.column("SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'composure'::regnamespace "
                          "AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1") == [
         "composure.catalog()", "composure.catalog_state()", "composure.feed_begin()",
-        "composure.feed_clean(pg_snapshot,pg_snapshot)", "composure.feed_poll(pg_snapshot)", "composure.key_lookup(text)"]
+        "composure.feed_clean(pg_snapshot,pg_snapshot)", "composure.feed_poll(pg_snapshot)",
+        "composure.idem_answer(text,text)", "composure.idem_begin(text,text,bytea,text,text)",
+        "composure.idem_record(text,text,bytea,text,text,integer,text,text)", "composure.idem_sweep()",
+        "composure.key_lookup(text)"]
     assert worker.column("SELECT relname FROM pg_class WHERE relnamespace = 'composure'::regnamespace "
                          "AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE')") == []
     worker.run("SET ROLE composure_anonymous")
@@ -241,9 +244,10 @@ def test_each_function_has_a_safe_search_path_and_none_is_for_public(bare_databa
         "SELECT p.oid::regprocedure::text, prosecdef, proconfig, proacl::text FROM pg_proc p "
         "WHERE pronamespace = 'composure'::regnamespace")
     assert len(functions) > 20
-    # These two look names up in the caller's search_path; they run with the caller's rights.
-    callers = [f for f in functions if f[0].startswith(("composure.expose(", "composure.find_relation("))]
-    assert len(callers) == 2 and not any(definer for _, definer, _, _ in callers)
+    # These look names up in the caller's search_path; they run with the caller's rights.
+    callers = [f for f in functions if f[0].startswith(("composure.expose(", "composure.find_relation(",
+                                                        "composure.expose_function(", "composure.find_function("))]
+    assert len(callers) == 4 and not any(definer for _, definer, _, _ in callers)
     for name, definer, config, acl in functions:
         if (name, definer, config, acl) not in callers:
             assert config and "search_path=pg_catalog, pg_temp" in config, name
