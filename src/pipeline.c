@@ -499,6 +499,7 @@ static void on_query_done(struct query *q, enum status status, const struct db_e
 	ex->query_done = true;
 	ex->query_status = status;
 	ex->sqlstate[0] = '\0';
+	ex->error_value = VIEW_NONE;
 	if (error) {
 		memcpy(ex->sqlstate, error->sqlstate, sizeof ex->sqlstate);
 		ex->error_message = arena_copy(ex->arena, error->message);
@@ -571,10 +572,17 @@ void exchange_query_own(struct exchange *ex)
 static bool catalog_is_stale(const struct exchange *ex)
 {
 	static const char *const states[] = { "42703", "42P01", "3F000", "42883", "42704" };
+	if (ex->error_value.p)
+		return false; /* the name was a parameter's: a regclass, a regtype */
 	for (size_t i = 0; i < ARRAY_LEN(states); i++)
 		if (strcmp(ex->sqlstate, states[i]) == 0)
 			return !ex->reloaded;
 	return false;
+}
+
+static bool of_class(const struct exchange *ex, const char *class)
+{
+	return strncmp(ex->sqlstate, class, 2) == 0;
 }
 
 static enum next begin_anew(struct exchange *ex)
@@ -606,8 +614,9 @@ static enum status read_status(const struct exchange *ex, struct view *detail)
 	/* Unreadable values; a regular expression, a text search, a pattern, a json path's number. */
 	static const char *const unreadable[] = { "22P02", "22P03", "22003", "22007", "22008", "22021", "22026", "2201B",
 		                                  "42601", "22025", "22019" };
-	/* Or whatever PostgreSQL has against one of our parameters. */
-	bool value = ex->error_value.p && strncmp(ex->sqlstate, "22", 2) == 0;
+	/* Or whatever PostgreSQL has against one of our parameters: data, or the name of something that is not there. */
+	bool value = ex->error_value.p &&
+	             (of_class(ex, "22") || of_class(ex, "42") || of_class(ex, "3F") || of_class(ex, "0A"));
 	for (size_t i = 0; i < ARRAY_LEN(unreadable); i++)
 		value |= strcmp(ex->sqlstate, unreadable[i]) == 0;
 	if (value && ex->operation == OP_ITEM)
