@@ -1,6 +1,7 @@
 """Every type that PostgreSQL has: what the API answers is what to_json() says in a session whose time zone is UTC,
 byte for byte; what it answers can be sent back; and whatever can be sorted can be a key and be paged by."""
 
+import base64
 import json
 from urllib.parse import quote
 
@@ -136,9 +137,8 @@ def types(home, demo_template):
         del known["t.floatss"]
     else:
         known["t.floatmultirange"] = known.pop("t.floatss")
-    for name, values in VALUES.items():
-        if database.value("SELECT to_regtype(%s) IS NOT NULL", f'pg_catalog."{name}"'):
-            known[f'pg_catalog."{name}"'] = values
+    for name, in database.sql("SELECT n FROM unnest(%s) n WHERE to_regtype(format('pg_catalog.%%I', n)) IS NOT NULL", list(VALUES)):
+        known[f'pg_catalog."{name}"'] = VALUES[name]
     expressions = {name: [f"CAST({quote_text(v)} AS {name})" for v in values] for name, values in known.items()}
     arrays = database.sql("""
         SELECT e, format('%%I.%%I', n.nspname, a.typname)
@@ -276,10 +276,11 @@ def test_what_was_answered_can_be_sent_back(types, everything):
             assert (row, column) in kept_back or json.loads(was) == json.loads(became or ""), f"{column} {name}"
 
 
-def test_whatever_sorts_can_be_a_key(types):
-    """A page of one row at a time: each row once, in PostgreSQL's own order, and each found by its path."""
+@pytest.fixture(scope="module")
+def keyed(types):
+    """A table for each type that sorts, with the type as its key: (name of the type, path, table)."""
     made, expressions = types
-    names = [name for name, values in expressions.items() if len(values) > 1]
+    names = [name for name, values in expressions.items() if values]
     sortable = [name for name, in made.sql(
         "SELECT e FROM unnest(%s) e WHERE composure.is_sortable(to_regtype(e))", names)]
     assert len(sortable) > 80
@@ -292,20 +293,43 @@ def test_whatever_sorts_can_be_a_key(types):
                      f"WHERE length(v::text) < 2000; SELECT composure.expose('k.k{i}')")
     made.sql(";".join(setup))
     made.settle()
-    connection = made.database.connect()
-    cursor = connection.cursor()
-    cursor.execute("SET timezone = 'UTC'")
-    for i, name in enumerate(sortable):
-        cursor.execute(f"SELECT k::text, to_json(k)::text FROM k.k{i} t ORDER BY t.k")
-        rows = cursor.fetchall()
-        walked = [row["k"] for row in made.client.walk(f"/api/k{i}?limit=1")]
+    return [(name, f"/api/k{i}", f"k.k{i}") for i, name in enumerate(sortable)]
+
+
+def test_whatever_sorts_can_be_a_key(types, keyed):
+    """A page of one row at a time: each row once, in PostgreSQL's own order, and each found by its path."""
+    made, _ = types
+    made.sql("SET timezone = 'UTC'")
+    for name, path, table in keyed:
+        rows = made.sql(f"SELECT k::text, to_json(k)::text FROM {table} t ORDER BY t.k")
+        walked = [row["k"] for row in made.client.walk(f"{path}?limit=1")]
         assert walked == [json.loads(text, parse_float=str) for _, text in rows], name
         for text, _ in rows:
             if text in ("", ".", "..") or any(c < " " or c == "\x7f" for c in text):
                 continue  # no segment of a path
-            answer = made.client.get(f"/api/k{i}/" + quote(text, safe=""))
+            answer = made.client.get(f"{path}/" + quote(text, safe=""))
             assert answer.status == 200, (name, text, answer)
-    connection.close()
+
+
+GARBAGE = ["x", "-1", "1.5", "99999999999999999999999", "1e999999", "{", "[5,1)", "(1,2", "\\x0", "2020-13-45", "25:61", "1 fortnight",
+           "2020-01-01 00:00+99", "a.b.c", '"', "'", "$$", "1/0", "10.0.0.1/99", "zz:zz", "!&|", "é\U0001F418", "{{1},{2,3}}", "00000000-0000",
+           "P1Y2Z", "0x", "null", "true"]
+
+
+def test_garbage_is_no_value_of_any_type(types, keyed):
+    """PostgreSQL's input functions have many ways to say no; for a client they are one."""
+    made, _ = types
+    for name, path, _ in keyed:
+        if "._" in name:
+            continue  # an array reads its elements as their own type does
+        for text in GARBAGE:
+            item = made.client.get(f"{path}/" + quote(text, safe=""))
+            assert item.status in (200, 404), (name, text, item)
+            cursor = base64.urlsafe_b64encode(json.dumps({"k": text}).encode()).decode().rstrip("=")
+            page = made.client.get(f"{path}?cursor={cursor}")
+            assert page.status == 200 or page.json["code"] == "invalid_cursor", (name, text, page)
+            filtered = made.client.get(f"{path}?k=eq." + quote(text, safe=""))
+            assert filtered.status in (200, 400), (name, text, filtered)
 
 
 def test_a_location_leads_to_the_row(types):
