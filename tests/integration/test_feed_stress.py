@@ -391,19 +391,13 @@ def test_a_feed_that_was_stopped_starts_with_everything(database, followers):
     following = followers()
     for follower in following:
         follower.send_signal(signal.SIGUSR1)
-        count = wait_until(lambda: quiet(follower), "it to be quiet")
+        wait_until(lambda: follower.of("stopped"), f"{follower.name} to stop")
+        count = len(follower.events)
         database.sql("SELECT composure.note_change('stress', '{unheard}')")
         follower.send_signal(signal.SIGUSR2)
         follower.wait_polled()
         assert [e.kind for e in follower.events[count:count + 2]] == ["everything", "polled"]
         assert not any("unheard" in (e.keys or ()) for e in follower.events[count:])
-
-
-def quiet(follower):
-    """How many events there are, once there are no more for ten intervals."""
-    count = len(follower.events)
-    time.sleep(0.25)
-    return count if len(follower.events) == count else None
 
 
 def test_more_changes_at_once_than_are_read_one_by_one_are_everything(database, followers):

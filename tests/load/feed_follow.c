@@ -8,6 +8,7 @@
  *     everything WHY
  *     polled MICROSECONDS          that have gone by since the poll was asked for
  *     failed CODE WHY
+ *     stopped
  *
  * Lines come out poll by poll. SIGUSR1 stops the feed, SIGUSR2 starts it; SIGTERM ends, with status 0.
  */
@@ -78,12 +79,15 @@ static void on_signal(struct io *io, unsigned events)
 	(void)events;
 	if (read(io->fd, &info, sizeof info) != (ssize_t)sizeof info)
 		return;
-	if (info.ssi_signo == SIGUSR1)
+	if (info.ssi_signo == SIGUSR1) {
 		feed_stop(f->feed);
-	else if (info.ssi_signo == SIGUSR2)
+		line("stopped");
+		fflush(stdout);
+	} else if (info.ssi_signo == SIGUSR2) {
 		feed_start(f->feed);
-	else
+	} else {
 		loop_stop(f->loop);
+	}
 }
 
 static int usage(void)
