@@ -328,8 +328,6 @@ def test_garbage_is_no_value_of_any_type(types, keyed):
             cursor = base64.urlsafe_b64encode(json.dumps({"k": text}).encode()).decode().rstrip("=")
             page = made.client.get(f"{path}?cursor={cursor}")
             assert page.status == 200 or page.json["code"] == "invalid_cursor", (name, text, page)
-            filtered = made.client.get(f"{path}?k=eq." + quote(text, safe=""))
-            assert filtered.status in (200, 400), (name, text, filtered)
 
 
 def test_a_location_leads_to_the_row(types):
