@@ -317,6 +317,8 @@ static int signals_open(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	/* libfcgi has put a handler of its own here that only sets a flag of its own; blocked signals wait for us. */
+	(void)signal(SIGTERM, SIG_DFL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGUSR1, SIG_IGN); /* libfcgi's, see fastcgi_is_listening() */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)

@@ -1,6 +1,7 @@
 """Workers on a listening socket, and the web servers in front of them, configured by the files in conf/."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -69,11 +70,25 @@ class Workers:
         self.listener.close()
         statuses = []
         for process in self.processes:
+            wait_until(lambda: takes_sigterm(process), f"{process.name} to be through with starting")
             statuses.append((process.name, process.stop()))
         bad = [(name, status) for name, status in statuses if status not in (0, -9)]
         assert not bad, f"workers ended with {bad}\n{self.output()}"
         for word in ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:"):
             assert word not in self.output(), self.output()
+
+
+def takes_sigterm(process):
+    """True, too, of one that ended. One that is still being loaded dies of SIGTERM, as any program does."""
+    try:
+        status = Path(f"/proc/{process.popen.pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    masks = {line[:6]: line.split()[1] for line in status.splitlines() if line.startswith(("SigBlk", "SigCgt"))}
+    if not process.alive() or not masks:
+        return True
+    bit = 1 << (signal.SIGTERM - 1)
+    return bool((int(masks["SigBlk"], 16) | int(masks["SigCgt"], 16)) & bit)
 
 
 class Server:
