@@ -276,8 +276,8 @@ enum next item_ask(struct exchange *ex)
 static enum next item_tag(struct exchange *ex)
 {
 	char tag[ETAG_CHARS];
-	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
 	etag_of(buf_view(&ex->response.body), tag);
+	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
 	response_header(&ex->response, VIEW("ETag"), etag);
 	if (known.p && etag_matches(known, etag, false))
 		ex->response.http = 304;
