@@ -487,6 +487,32 @@ def test_a_hidden_column_appears_nowhere(api, get):
     assert len(list(api.client.walk(path + "?limit=2"))) == 10
 
 
+def test_a_hidden_column_is_as_unknown_as_one_that_is_not_there(api):
+    """Whatever is asked with its name is answered as with a name that nothing has."""
+    api.sql("CREATE TABLE hid.boss (id int PRIMARY KEY, hush int REFERENCES hid.people, shown int, UNIQUE (hush));"
+            "INSERT INTO hid.boss SELECT i, i, i FROM generate_series(1, 3) i")
+    path = api.expose("hid.boss", hidden=["hush"])
+
+    def ask(name):
+        """Each answer, without what always differs and with the name blotted out."""
+        answers = [api.client.get(f"{path}?{query.replace('NAME', name)}") for query in (
+            "NAME=eq.1", "select=NAME", "select=id,NAME", "select=x:NAME", "select=NAME::text", "select=id,people!NAME(id)", "select=people!NAME(*)",
+            "order=NAME", "order=NAME.desc,id", "and=(NAME.eq.1)", "or=(id.eq.1,NAME.is.null)", "not.and=(NAME.gt.0)", "select=NAME->a",
+            "NAME=not.is.null", "NAME.x=eq.1", "select=*,NAME", "select=id,...people!NAME(id)", "order=people(NAME)", "people.NAME=eq.1",
+            "select=id,boss_NAME_fkey(id)")]
+        one = {"id": 50, "shown": 1}
+        answers += [api.client.post(path + query.replace("NAME", name), {**one, **more}, headers=headers) for query, more, headers in (
+            ("?columns=id,NAME", {}, {}), ("?on_conflict=NAME", {}, {"Prefer": "resolution=merge-duplicates"}), ("", {name: 5}, {}),
+            ("?NAME=eq.1", {}, {}))]
+        answers += [api.client.request(method, f"{path}?NAME=eq.1".replace("NAME", name), body)
+                    for method, body in (("PATCH", {"shown": 9}), ("DELETE", None), ("PATCH", {name: 9}))]
+        answers.append(api.client.request("PATCH", path + "/1", {name: 9}))
+        return [(a.status, re.sub(r'"instance":"[^"]*"', "", a.body.decode()).replace(name, "NAME")) for a in answers]
+    for one, other in zip(ask("hush"), ask("hash")):
+        assert one == other
+    assert api.sql("SELECT id, hush, shown FROM hid.boss ORDER BY id") == [(i, i, i) for i in (1, 2, 3)]
+
+
 def test_an_owner_sees_only_its_own(api):
     api.sql("CREATE SCHEMA own; CREATE TABLE own.notes (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tenant bigint NOT NULL, t text);"
             "INSERT INTO own.notes (tenant, t) SELECT i % 3, 'note ' || i FROM generate_series(1, 30) i")
