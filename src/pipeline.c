@@ -414,11 +414,19 @@ static void record(struct exchange *ex)
 	accesslog_write(ex->service->log, &a);
 }
 
+/* An answer that did not fit is no answer. To ask again would not help, and a write is done. */
+static void too_large(struct exchange *ex)
+{
+	if (ex->operation == OP_WRITE)
+		problem(ex, ERR_INTERNAL, VIEW("It is done, but what was written is too large to be sent."));
+	else
+		problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("One row is larger than an answer may be: select fewer columns."));
+}
+
 static void finish(struct exchange *ex)
 {
-	/* An answer that did not fit is no answer. */
 	if (buf_failed(&ex->response.body))
-		problem(ex, ERR_OVERLOADED, VIEW("The answer is too large."));
+		too_large(ex);
 	common_headers(ex);
 	record(ex);
 	let_go(ex);

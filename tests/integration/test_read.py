@@ -714,6 +714,20 @@ def test_what_a_view_of_the_users_does_wrong_is_not_the_clients_fault(api, get):
     assert api.value("SELECT count(*) FROM bad.log") == 0
 
 
+def test_big_rows_make_small_pages_and_one_too_big_is_said(home, demo_template):
+    with site(home, "big", copy_of(demo_template), page_max_bytes=100000) as api:
+        api.sql("CREATE SCHEMA big; CREATE TABLE big.texts (id int PRIMARY KEY, t text);"
+                "INSERT INTO big.texts SELECT i, repeat('\"', 20000) FROM generate_series(1, 20) i")
+        path = api.expose("big.texts")
+        first = api.client.get(path)
+        assert first.status == 200 and first.json["has_more"] and 100000 < len(first.body) < 200000
+        assert [row["id"] for row in api.client.walk(path)] == list(range(1, 21))
+        api.sql("INSERT INTO big.texts VALUES (21, repeat('x', 1000000))")
+        for bad in (api.client.get(f"{path}/21"), api.client.get(f"{path}?limit=1&id=eq.21")):
+            is_problem(bad, 400, "query_too_complex")
+        assert api.client.get(f"{path}/21?select=id").json == {"id": 21}
+
+
 def test_deadlines_of_a_resource(api, get):
     api.sql("CREATE SCHEMA slow; CREATE VIEW slow.naps AS SELECT 1 AS id FROM pg_sleep(3)")
     path = api.expose("slow.naps", key=["id"], deadline="150 ms")
