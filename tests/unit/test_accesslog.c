@@ -86,8 +86,10 @@ static void a_request_is_one_line_of_json(void **state)
 	accesslog_write(l, &least);
 	accesslog_close(l);
 	assert_view(logged(a),
-		"\"request_id\":\"r\",\"trace_id\":\"t\",\"method\":\"GET\",\"path\":\"/api/\\\"users\\\"\\n\",\"resource\":\"users\","
-		"\"key_id\":\"k\",\"remote_addr\":\"192.0.2.1\",\"status\":404,\"code\":\"not_found\",\"bytes\":12345678901,"
+		"\"request_id\":\"r\",\"trace_id\":\"t\",\"method\":\"GET\",\"path\":\"/api/"
+		"\\\"users\\\"\\n\",\"resource\":\"users\","
+		"\"key_id\":\"k\",\"remote_addr\":\"192.0.2.1\",\"status\":404,\"code\":\"not_found\",\"bytes\":"
+		"12345678901,"
 		"\"took_us\":17}\n\"status\":200,\"bytes\":0,\"took_us\":0}\n");
 	arena_destroy(a);
 }
@@ -100,7 +102,10 @@ static void what_is_not_utf8_is_left_out(void **state)
 	struct accesslog *l = accesslog_open(loop, path);
 	assert_non_null(l);
 	struct access bad = {
-		.method = VIEW("G\xc9T"), .path = VIEW("/\xff"), .remote_addr = VIEW("\x80"), .status = 501,
+		.method = VIEW("G\xc9T"),
+		.path = VIEW("/\xff"),
+		.remote_addr = VIEW("\x80"),
+		.status = 501,
 	};
 	accesslog_write(l, &bad);
 	accesslog_close(l);
@@ -119,7 +124,8 @@ static void a_file_is_appended_to(void **state)
 		accesslog_write(l, &one);
 		accesslog_close(l);
 	}
-	assert_view(logged(a), "\"status\":200,\"bytes\":0,\"took_us\":0}\n\"status\":200,\"bytes\":0,\"took_us\":0}\n");
+	assert_view(
+		logged(a), "\"status\":200,\"bytes\":0,\"took_us\":0}\n\"status\":200,\"bytes\":0,\"took_us\":0}\n");
 	struct stat st;
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0137, 0);

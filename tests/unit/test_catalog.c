@@ -12,33 +12,39 @@
 /* What composure.catalog() returns, with places to break it. */
 #define INSTALLATION "{\"id\":\"i\",\"secret\":\"" SECRET "\",\"anonymous_role\":\"anon\",\"worker_role\":\"w\"}"
 #define COLUMN(name, more)                                                                                             \
-	"{\"name\":" name ",\"type_oid\":20,\"base_oid\":20,\"array_oid\":1016,\"type_kind\":\"b\",\"type\":\"pg_catalog.int8\"," more        \
-	"\"category\":\"N\",\"elem_oid\":0,\"not_null\":true,\"read_only\":false,\"has_default\":false,"                   \
+	"{\"name\":" name                                                                                              \
+	",\"type_oid\":20,\"base_oid\":20,\"array_oid\":1016,\"type_kind\":\"b\",\"type\":\"pg_catalog.int8\"," more   \
+	"\"category\":\"N\",\"elem_oid\":0,\"not_null\":true,\"read_only\":false,\"has_default\":false,"               \
 	"\"generated\":false,\"sortable\":true,\"nondeterministic\":false}"
 #define RESOURCE(name, columns, key, order, more)                                                                      \
-	"{\"name\":\"" name "\",\"oid\":16384,\"schema\":\"public\",\"relation\":\"users\",\"kind\":\"r\"," more           \
-	"\"methods\":[\"GET\",\"POST\",\"DELETE\",\"BREW\"],\"columns\":[" columns "],\"key\":[" key "],\"order\":[" order \
-	"],\"page_default\":50,\"page_max\":200,\"cost_read\":1,\"cost_write\":2,"                                         \
-	"\"idempotency\":\"required\",\"deadline_ms\":1500,\"rls\":true,\"user_triggers\":false,\"exact_count\":true,\"regular_expressions\":false,"                          \
-	"\"select_roles\":[\"anon\",\"user\"],\"insert_roles\":[\"user\",\"stranger\"],\"update_roles\":[],"               \
+	"{\"name\":\"" name "\",\"oid\":16384,\"schema\":\"public\",\"relation\":\"users\",\"kind\":\"r\"," more       \
+	"\"methods\":[\"GET\",\"POST\",\"DELETE\",\"BREW\"],\"columns\":[" columns "],\"key\":[" key                   \
+	"],\"order\":[" order "],\"page_default\":50,\"page_max\":200,\"cost_read\":1,\"cost_write\":2,"               \
+	"\"idempotency\":\"required\",\"deadline_ms\":1500,\"rls\":true,\"user_triggers\":false,\"exact_count\":true," \
+	"\"regular_expressions\":false,"                                                                               \
+	"\"select_roles\":[\"anon\",\"user\"],\"insert_roles\":[\"user\",\"stranger\"],\"update_roles\":[],"           \
 	"\"delete_roles\":[]}"
 #define ID COLUMN("\"id\"", "\"hidden\":false,")
 #define SECRET_COLUMN COLUMN("\"secret\"", "\"hidden\":true,")
 #define ODD COLUMN("\"a \\\"b\\\"\"", "\"hidden\":false,")
 #define BY_ID "{\"column\":\"id\",\"desc\":false,\"nulls_first\":false}"
-#define CATALOG(resources)                                                                              \
-	"{\"version\":7,\"installation\":" INSTALLATION ",\"roles\":[\"anon\",\"user\"],\"resources\":[" \
-	resources "],\"functions\":[" FUNCTION "],\"relationships\":[" RELATIONSHIP "],\"text_search\":{\"english\":\"'pg_catalog.english'::pg_catalog.regconfig\"}}"
-#define FUNCTION                                                                                                  \
-	"{\"name\":\"pay\",\"oid\":1,\"schema\":\"s\",\"function\":\"p q\",\"volatility\":\"v\",\"returns\":\"set\","          \
-	"\"arguments\":[{\"name\":\"a\",\"type\":\"pg_catalog.int8\",\"type_oid\":20,\"base_oid\":20,\"has_default\":true}]," \
-	"\"methods\":[\"POST\"],\"cost\":1,\"idempotency\":\"required\",\"deadline_ms\":null,\"rows_max\":9,\"cache\":null," \
+#define CATALOG(resources)                                                                                             \
+	"{\"version\":7,\"installation\":" INSTALLATION ",\"roles\":[\"anon\",\"user\"],\"resources\":[" resources     \
+	"],\"functions\":[" FUNCTION "],\"relationships\":[" RELATIONSHIP                                              \
+	"],\"text_search\":{\"english\":\"'pg_catalog.english'::pg_catalog.regconfig\"}}"
+#define FUNCTION                                                                                                       \
+	"{\"name\":\"pay\",\"oid\":1,\"schema\":\"s\",\"function\":\"p q\",\"volatility\":\"v\",\"returns\":\"set\","  \
+	"\"arguments\":[{\"name\":\"a\",\"type\":\"pg_catalog.int8\",\"type_oid\":20,\"base_oid\":20,\"has_default\":" \
+	"true}],"                                                                                                      \
+	"\"methods\":[\"POST\"],\"cost\":1,\"idempotency\":\"required\",\"deadline_ms\":null,\"rows_max\":9,"          \
+	"\"cache\":null,"                                                                                              \
 	"\"roles\":[\"user\"]}"
 #define NOTHING_MORE "\"functions\":[],\"relationships\":[],\"text_search\":{}"
-#define RELATIONSHIP                                                                                              \
-	"{\"constraint\":\"fk\",\"from\":1,\"from_columns\":[\"a \\\"b\\\"\"],\"to\":16384,\"to_columns\":[\"id\"]," \
+#define RELATIONSHIP                                                                                                   \
+	"{\"constraint\":\"fk\",\"from\":1,\"from_columns\":[\"a \\\"b\\\"\"],\"to\":16384,\"to_columns\":[\"id\"],"   \
 	"\"unique\":true}"
-#define USERS RESOURCE("users", ID "," SECRET_COLUMN "," ODD, "\"id\"", BY_ID, "\"cache\":\"ttl=30\",\"owner\":\"secret\",")
+#define USERS                                                                                                          \
+	RESOURCE("users", ID "," SECRET_COLUMN "," ODD, "\"id\"", BY_ID, "\"cache\":\"ttl=30\",\"owner\":\"secret\",")
 
 static struct catalog *parse(const char *json)
 {
@@ -124,8 +130,8 @@ static void what_is_null_is_absent(void **state)
 {
 	(void)state;
 	struct catalog *c = parse("{\"version\":1,\"installation\":{\"id\":\"i\",\"secret\":\"" SECRET
-				  "\",\"anonymous_role\":null},\"roles\":[],\"resources\":["
-				  RESOURCE("users", ID, "\"id\"", BY_ID, "\"cache\":null,\"owner\":null,") "]," NOTHING_MORE "}");
+				  "\",\"anonymous_role\":null},\"roles\":[],\"resources\":[" RESOURCE("users", ID,
+					  "\"id\"", BY_ID, "\"cache\":null,\"owner\":null,") "]," NOTHING_MORE "}");
 	assert_absent(c->anonymous_role);
 	const struct resource *r = catalog_resource(c, VIEW("users"));
 	assert_absent(r->cache);
@@ -136,10 +142,10 @@ static void what_is_null_is_absent(void **state)
 static void the_policy_says_what_is_public(void **state)
 {
 	(void)state;
-	struct catalog *c = parse(CATALOG(
-		RESOURCE("a", ID, "\"id\"", BY_ID, "\"cache\":\"public, max-age=30\",") ","
-		RESOURCE("b", ID, "\"id\"", BY_ID, "\"cache\":\"max-age=30 , Public\",") ","
-		RESOURCE("c", ID, "\"id\"", BY_ID, "\"cache\":\"private, x-public=1\",")));
+	struct catalog *c =
+		parse(CATALOG(RESOURCE("a", ID, "\"id\"", BY_ID, "\"cache\":\"public, max-age=30\",") "," RESOURCE(
+			"b", ID, "\"id\"", BY_ID, "\"cache\":\"max-age=30 , Public\",") "," RESOURCE("c", ID, "\"id\"",
+			BY_ID, "\"cache\":\"private, x-public=1\",")));
 	assert_true(catalog_resource(c, VIEW("a"))->is_public);
 	assert_true(catalog_resource(c, VIEW("b"))->is_public);
 	assert_false(catalog_resource(c, VIEW("c"))->is_public);
@@ -149,10 +155,13 @@ static void the_policy_says_what_is_public(void **state)
 static void resources_are_found_by_their_exact_name(void **state)
 {
 	(void)state;
-	struct catalog *c = parse(CATALOG(
-		RESOURCE("users", ID, "\"id\"", BY_ID, "") "," RESOURCE("Users", ID, "\"id\"", BY_ID, "") ","
-		RESOURCE("user", ID, "\"id\"", BY_ID, "") "," RESOURCE("gr\xc3\xb6\xc3\x9f" "e", ID, "\"id\"", BY_ID, "")));
-	static const char *const there[] = { "users", "Users", "user", ("gr\xc3\xb6\xc3\x9f" "e") };
+	struct catalog *c = parse(CATALOG(RESOURCE("users", ID, "\"id\"", BY_ID, "") "," RESOURCE("Users", ID, "\"id\"",
+		BY_ID, "") "," RESOURCE("user", ID, "\"id\"", BY_ID, "") "," RESOURCE("gr\xc3\xb6\xc3\x9f"
+										      "e",
+		ID, "\"id\"", BY_ID, "")));
+	static const char *const there[] = { "users", "Users", "user",
+		("gr\xc3\xb6\xc3\x9f"
+		 "e") };
 	for (size_t i = 0; i < sizeof there / sizeof *there; i++) {
 		const struct resource *r = catalog_resource(c, view_of(there[i]));
 		assert_non_null(r);
@@ -219,21 +228,19 @@ static void privileges_of_many_roles_are_kept_apart(void **state)
 static void types_that_bring_operators_have_their_schemas_searched(void **state)
 {
 	(void)state;
-#define TYPED(oid, base, kind, type, category)                                                                      \
-	"{\"name\":\"id\",\"type_oid\":" oid ",\"base_oid\":" base ",\"type_kind\":\"" kind "\",\"type\":\"" type       \
-	"\",\"category\":\"" category "\",\"elem_oid\":0,\"array_oid\":0,\"not_null\":true,\"hidden\":false,"              \
+#define TYPED(oid, base, kind, type, category)                                                                         \
+	"{\"name\":\"id\",\"type_oid\":" oid ",\"base_oid\":" base ",\"type_kind\":\"" kind "\",\"type\":\"" type      \
+	"\",\"category\":\"" category "\",\"elem_oid\":0,\"array_oid\":0,\"not_null\":true,\"hidden\":false,"          \
 	"\"read_only\":false,\"has_default\":false,\"generated\":false,\"sortable\":true,\"nondeterministic\":false}"
 #define ONE(name, column) RESOURCE(name, column, "\"id\"", BY_ID, "")
-	struct catalog *c = parse(CATALOG(
-		ONE("a", TYPED("20001", "20001", "b", "extensions.citext", "S")) ","
-		ONE("b", TYPED("20002", "20002", "b", "\\\"My.\\\"\\\"Types\\\".citext", "S")) ","
-		ONE("c", TYPED("20003", "20003", "b", "extensions.other", "U"))));
+	struct catalog *c = parse(CATALOG(ONE("a", TYPED("20001", "20001", "b", "extensions.citext", "S")) "," ONE(
+		"b", TYPED("20002", "20002", "b", "\\\"My.\\\"\\\"Types\\\".citext", "S")) "," ONE("c",
+		TYPED("20003", "20003", "b", "extensions.other", "U"))));
 	assert_view(c->type_schemas, ", extensions, \"My.\"\"Types\"");
 	catalog_unref(c);
-	c = parse(CATALOG(
-		ONE("d", TYPED("20004", "20004", "e", "public.mood", "E")) ","
-		ONE("e", TYPED("20005", "20", "b", "public.positive", "N")) ","
-		ONE("f", TYPED("20006", "20006", "b", "public._citext", "A"))));
+	c = parse(CATALOG(ONE("d", TYPED("20004", "20004", "e", "public.mood", "E")) "," ONE(
+		"e", TYPED("20005", "20", "b", "public.positive", "N")) "," ONE("f",
+		TYPED("20006", "20006", "b", "public._citext", "A"))));
 	assert_view(c->type_schemas, "");
 	catalog_unref(c);
 }
@@ -243,10 +250,9 @@ static void a_key_that_became_a_hidden_column_takes_its_resource_out(void **stat
 {
 	(void)state;
 	log_init(LOG_LEVEL_ERROR);
-	struct catalog *c = parse(CATALOG(
-		RESOURCE("a", ID, "\"id\"", BY_ID, "") ","
-		RESOURCE("b", SECRET_COLUMN, "\"secret\"", "{\"column\":\"secret\",\"desc\":false,\"nulls_first\":false}", "") ","
-		RESOURCE("c", ID, "\"id\"", BY_ID, "")));
+	struct catalog *c = parse(CATALOG(RESOURCE("a", ID, "\"id\"", BY_ID, "") "," RESOURCE("b", SECRET_COLUMN,
+		"\"secret\"", "{\"column\":\"secret\",\"desc\":false,\"nulls_first\":false}",
+		"") "," RESOURCE("c", ID, "\"id\"", BY_ID, "")));
 	assert_non_null(catalog_resource(c, VIEW("a")));
 	assert_null(catalog_resource(c, VIEW("b")));
 	assert_non_null(catalog_resource(c, VIEW("c")));
@@ -279,7 +285,8 @@ static void what_is_no_catalog_is_refused(void **state)
 		"{\"version\":7,\"roles\":[],\"resources\":[]}",
 		"{\"version\":7,\"installation\":{\"id\":\"i\"},\"roles\":[],\"resources\":[]}",
 		"{\"version\":7,\"installation\":{\"id\":\"i\",\"secret\":\"00\"},\"roles\":[],\"resources\":[]}",
-		"{\"version\":7,\"installation\":{\"id\":\"i\",\"secret\":\"zz112233445566778899aabbccddeeff00112233445566778899"
+		"{\"version\":7,\"installation\":{\"id\":\"i\",\"secret\":"
+		"\"zz112233445566778899aabbccddeeff00112233445566778899"
 		"aabbccddeeff\"},\"roles\":[],\"resources\":[]}",
 		"{\"version\":7,\"installation\":" INSTALLATION ",\"resources\":[]}",
 		"{\"version\":7,\"installation\":" INSTALLATION ",\"roles\":[]}",
@@ -291,7 +298,8 @@ static void what_is_no_catalog_is_refused(void **state)
 		CATALOG(RESOURCE("users", ID, "\"gone\"", BY_ID, "")),
 		CATALOG(RESOURCE("users", ID, "5", BY_ID, "")),
 		CATALOG(RESOURCE("users", ID, "\"id\"", "", "")),
-		CATALOG(RESOURCE("users", ID, "\"id\"", "{\"column\":\"gone\",\"desc\":false,\"nulls_first\":false}", "")),
+		CATALOG(RESOURCE(
+			"users", ID, "\"id\"", "{\"column\":\"gone\",\"desc\":false,\"nulls_first\":false}", "")),
 		CATALOG(RESOURCE("users", ID "," ODD, "\"id\"",
 			"{\"column\":\"a \\\"b\\\"\",\"desc\":false,\"nulls_first\":false}", "")),
 		CATALOG(RESOURCE("users", ID, "\"id\"", "{\"column\":\"id\"}", "")),
@@ -306,7 +314,8 @@ static void what_is_no_catalog_is_refused(void **state)
 		assert_int_equal(c != NULL, is_good);
 		if (!c)
 			assert_string_equal(why,
-				"composure.catalog() returned a form that this build does not know: run sql/migrate.sql");
+				"composure.catalog() returned a form that this build does not know: run "
+				"sql/migrate.sql");
 		catalog_unref(c);
 	}
 	const char *why = NULL;

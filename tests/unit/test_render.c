@@ -76,7 +76,8 @@ static void text_is_escaped_as_json_wants_it(void **state)
 	shows(RENDER_TEXT, "", "\"\"");
 	shows(RENDER_TEXT, "a\"b\\c/d", "\"a\\\"b\\\\c/d\"");
 	shows(RENDER_TEXT, "\b\f\n\r\t\x01\x1f\x7f", "\"\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\"");
-	shows(RENDER_TEXT, "gr\xc3\xb6\xc3\x9f \xf0\x9f\x90\x98 </script>", "\"gr\xc3\xb6\xc3\x9f \xf0\x9f\x90\x98 </script>\"");
+	shows(RENDER_TEXT, "gr\xc3\xb6\xc3\x9f \xf0\x9f\x90\x98 </script>",
+		"\"gr\xc3\xb6\xc3\x9f \xf0\x9f\x90\x98 </script>\"");
 	assert_view(as_text(*state, RENDER_TEXT, VIEW("a\"b\\c\n")), "a\"b\\c\n");
 }
 
@@ -141,7 +142,9 @@ static void a_value_of_a_wrong_length_is_null(void **state)
 
 static struct column column(uint32_t base_oid, char type_kind, char category)
 {
-	return (struct column){ .quoted = VIEW("\"c\""), .base_oid = base_oid, .type_kind = type_kind, .category = category };
+	return (struct column){
+		.quoted = VIEW("\"c\""), .base_oid = base_oid, .type_kind = type_kind, .category = category
+	};
 }
 
 static struct view selected(struct arena *a, const struct column *c)

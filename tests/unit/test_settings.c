@@ -69,7 +69,8 @@ static void without_any_word_all_is_default(void **state)
 static void a_file_is_lines_of_key_and_value(void **state)
 {
 	(void)state;
-	write_file("# a comment\n\n  dsn =  host=/run/pg dbname='a = b'  \nconnections=8\n\tmount =\n log_level = debug");
+	write_file(
+		"# a comment\n\n  dsn =  host=/run/pg dbname='a = b'  \nconnections=8\n\tmount =\n log_level = debug");
 	assert_true(load(file));
 	assert_string_equal(set.dsn, "host=/run/pg dbname='a = b'");
 	assert_int_equal(set.connections, 8);
