@@ -81,8 +81,8 @@ static void direct_ways(struct search *f)
 	bool self = f->outer->oid == f->inner->oid;
 	for (unsigned i = 0; i < c->n_relationships; i++) {
 		const struct relationship *r = &c->relationships[i];
-		bool by_column = has_column(r, f->hint), by_name = view_eq(r->constraint, f->hint);
 		bool any = !f->hint.p;
+		bool by_column = !any && has_column(r, f->hint), by_name = !any && view_eq(r->constraint, f->hint);
 		if (starts_at(r, f->outer) && leads_to(r, f->inner) && (any || by_column || (by_name && !self)))
 			candidate(f, (struct link){ .near = r }, self ? r->from_name[0] : r->constraint);
 		if (leads_to(r, f->outer) && starts_at(r, f->inner) && (any || by_name || (by_column && !self)))
@@ -94,7 +94,7 @@ static void direct_ways(struct search *f)
 static void ways_through(struct search *f, const struct resource *junction)
 {
 	const struct catalog *c = f->who->catalog;
-	bool named = view_eq(junction->name, f->hint);
+	bool named = f->hint.p && view_eq(junction->name, f->hint);
 	for (unsigned i = 0; i < c->n_relationships; i++) {
 		const struct relationship *near = &c->relationships[i];
 		if (!starts_at(near, junction) || !leads_to(near, f->outer))
@@ -103,9 +103,9 @@ static void ways_through(struct search *f, const struct resource *junction)
 			const struct relationship *far = &c->relationships[k];
 			if (k == i || !starts_at(far, junction) || !leads_to(far, f->inner))
 				continue;
-			bool by_constraint = view_eq(near->constraint, f->hint) || view_eq(far->constraint, f->hint);
 			bool keyed = in_key(junction, near) && in_key(junction, far);
-			if (f->hint.p ? named || by_constraint : keyed)
+			bool hinted = named || (f->hint.p && (view_eq(near->constraint, f->hint) || view_eq(far->constraint, f->hint)));
+			if (f->hint.p ? hinted : keyed)
 				candidate(f, (struct link){ .near = near, .far = far, .junction = junction }, junction->name);
 		}
 	}

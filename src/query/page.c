@@ -126,7 +126,7 @@ static enum status take_one(struct page *page, const struct param *p, bool item,
 
 static int by_name_and_value(const void *a, const void *b)
 {
-	const struct param *x = *(const struct param *const *)a, *y = *(const struct param *const *)b;
+	const struct param *x = a, *y = b;
 	int order = view_cmp(x->name, y->name);
 	return order ? order : view_cmp(x->value, y->value);
 }
@@ -180,12 +180,12 @@ static bool is_default_order(const struct page *page)
 static bool bind_cursor(struct page *page, const struct params *all)
 {
 	enum { BYTES = 6 };
-	const struct param *chosen[PARAMS_MAX];
+	struct param chosen[PARAMS_MAX];
 	size_t n = 0;
 	for (size_t i = 0; i < all->n && n < PARAMS_MAX; i++)
 		if (chooses_rows(&page->tree, &all->item[i]))
-			chosen[n++] = &all->item[i];
-	qsort(chosen, n, sizeof *chosen, by_name_and_value);
+			chosen[n++] = all->item[i];
+	qsort(chosen, n, sizeof chosen[0], by_name_and_value);
 	struct sha256 h;
 	sha256_init(&h);
 	add_part(&h, page->tree.root.resource->name);
@@ -196,8 +196,8 @@ static bool bind_cursor(struct page *page, const struct params *all)
 		add_part(&h, view_make(sort->term[i].nulls_first ? "f" : "l", 1));
 	}
 	for (size_t i = 0; i < n; i++) {
-		add_part(&h, chosen[i]->name);
-		add_part(&h, chosen[i]->value);
+		add_part(&h, chosen[i].name);
+		add_part(&h, chosen[i].value);
 	}
 	bool inner = add_inner(&h, &page->tree.root);
 	page->plain = n == 0 && !inner && is_default_order(page);

@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include <ctype.h>
+#include <stdio.h>
 
 #include "base/attributes.h"
 #include "base/status.h"
@@ -29,6 +30,23 @@ static void codes_are_distinct_words(void **state)
 			assert_true(islower((unsigned char)*c) || *c == '_');
 		for (int before = 0; before < s; before++)
 			assert_string_not_equal(status_code((enum status)before), code);
+	}
+}
+
+static void every_code_is_documented(void **state)
+{
+	const char *srcdir = getenv("srcdir");
+	struct view name = arena_printf(*state, "%s/doc/errors.md", srcdir ? srcdir : ".");
+	FILE *f = fopen(name.p, "r");
+	if (!f)
+		skip();
+	static char text[65536];
+	text[fread(text, 1, sizeof text - 1, f)] = '\0';
+	(void)fclose(f);
+	for (int s = OK + 1; s < STATUS_COUNT; s++) {
+		struct view line = arena_printf(*state, "| `%s` | %d |", status_code((enum status)s), status_http((enum status)s));
+		if (!strstr(text, line.p))
+			fail_msg("doc/errors.md has no line that begins with %s", line.p);
 	}
 }
 
@@ -94,6 +112,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_status_has_an_http_status_with_a_reason),
 		cmocka_unit_test(codes_are_distinct_words),
+		arena_test(every_code_is_documented),
 		cmocka_unit_test(what_we_send_has_a_reason_and_nothing_else),
 		cmocka_unit_test(codes_stay_what_they_are),
 		cmocka_unit_test(sqlstates_become_what_the_client_can_do_about_them),
