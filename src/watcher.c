@@ -17,6 +17,8 @@ enum {
 	STATE_US = 1000000, /* between looks at what changes without a row of ours: grants, columns, policies */
 	QUERY_US = 5000000,
 	RETRY_US = 200000,
+	SWEEP_US = 60000000,    /* between two sweeps of the records that retries are answered from */
+	SWEEP_AGAIN_US = 1000000,
 	BLIND_MS = 5000,
 	PATIENCE_US = 60000,      /* of those who have not the watch, with a catalog that is out of date */
 	CATALOG_BYTES = 64 << 20,
@@ -36,6 +38,10 @@ struct watcher {
 	bool reading;            /* it is the catalog's */
 	bool wanted;             /* read the catalog whatever its state says */
 	int64_t next_state_us;   /* when to look at the state again */
+	struct statement sweep_sql;
+	struct query sweep;
+	bool sweeping, swept;    /* it is out; it had nothing left to do */
+	int64_t next_sweep_us;
 	int64_t next_round_us;   /* when to look after files, slots and locks again */
 	int64_t retry_us;        /* no question before then: the last one failed */
 	uint32_t asked;          /* the catalog's generation when the question went out */
@@ -345,13 +351,51 @@ static void clear_the_dead(struct service *s)
 		log_info("a worker died while it wrote: %u sets of the key cache were emptied", sets);
 }
 
+/* A day's worth of records, emptied once a day: a lock that is not to be had at once is tried again in a second. */
+static void on_swept_rows(struct query *q, struct rows *rows)
+{
+	struct watcher *w = CONTAINER_OF(q, struct watcher, sweep);
+	struct view done = rows_count(rows) == 1 ? rows_value(rows, 0, 0) : VIEW_NONE;
+	w->swept = done.n == 1 && done.p[0];
+	rows_free(rows);
+}
+
+static void on_swept(struct query *q, enum status status, const struct db_error *error)
+{
+	struct watcher *w = CONTAINER_OF(q, struct watcher, sweep);
+	(void)error;
+	w->sweeping = false;
+	w->next_sweep_us = loop_now_us(w->service->loop) + (status == OK && w->swept ? SWEEP_US : SWEEP_AGAIN_US);
+}
+
+static void sweep(struct watcher *w)
+{
+	struct service *s = w->service;
+	int64_t now = loop_now_us(s->loop);
+	if (w->sweeping || now < w->next_sweep_us)
+		return;
+	w->sweeping = true;
+	w->swept = false;
+	w->sweep = (struct query){
+		.statement = &w->sweep_sql,
+		.session = { .search_path = view_of(s->settings->search_path) },
+		.deadline_us = now + QUERY_US,
+		.write = true,
+		.rows = on_swept_rows,
+		.done = on_swept,
+	};
+	pool_submit(s->pool, &w->sweep);
+}
+
 static void every_second(struct watcher *w)
 {
 	struct service *s = w->service;
 	if ((!region_intact(s->region) || !watch_intact(s->watch)) && s->orphaned)
 		s->orphaned(s);
-	if (w->holding)
+	if (w->holding) {
 		clear_the_dead(s);
+		sweep(w);
+	}
 }
 
 static void look_at_watch(struct watcher *w)
@@ -406,6 +450,10 @@ static bool statements(struct watcher *w)
 {
 	statement_init(&w->state_sql, w->arena);
 	statement_lit(&w->state_sql, "SELECT composure.catalog_state()");
+	statement_init(&w->sweep_sql, w->arena);
+	statement_lit(&w->sweep_sql, "SELECT composure.idem_sweep()");
+	if (!statement_finish(&w->sweep_sql))
+		return false;
 	statement_init(&w->catalog_sql, w->arena);
 	statement_lit(&w->catalog_sql, "SELECT composure.catalog()");
 	return statement_finish(&w->state_sql) && statement_finish(&w->catalog_sql);
@@ -441,6 +489,8 @@ void watcher_destroy(struct watcher *w)
 	feed_destroy(w->feed);
 	if (w->out)
 		pool_abandon(w->service->pool, &w->query);
+	if (w->sweeping)
+		pool_abandon(w->service->pool, &w->sweep);
 	rows_free(w->rows);
 	arena_destroy(w->arena);
 	buf_free(&w->state);

@@ -250,6 +250,21 @@ AS $f$
 $f$;
 COMMENT ON FUNCTION composure.arguments_of(oid) IS 'Internal: the arguments that a caller of a function gives';
 
+-- Calls name their arguments, and of functions with one name PostgreSQL takes the one that fits best: that must never be
+-- one that was not exposed.
+CREATE FUNCTION composure.namesake(f oid) RETURNS oid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $f$
+  SELECT o.oid
+    FROM pg_proc p JOIN pg_proc o ON o.pronamespace = p.pronamespace AND o.proname = p.proname AND o.oid <> p.oid
+   WHERE p.oid = f
+     AND NOT EXISTS (SELECT FROM composure.arguments_of(o.oid) a
+                      WHERE NOT a.has_default AND a.name NOT IN (SELECT b.name FROM composure.arguments_of(f) b))
+   ORDER BY o.oid LIMIT 1
+$f$;
+COMMENT ON FUNCTION composure.namesake(oid) IS 'Internal: another function that a call of this one, by its arguments'' names, might reach';
+
 CREATE FUNCTION composure.expose_function_oid(
   f oid, p_name text, p_methods text[], p_deadline interval, p_cost int, p_idempotency text, p_cache text, p_rows_max int)
 RETURNS text
@@ -310,6 +325,12 @@ BEGIN
   END IF;
   IF (SELECT count(*) > 100 FROM composure.arguments_of(f)) THEN
     PERFORM composure.refuse(format('%s takes more than 100 arguments', what), 'Let it take one json argument.');
+  END IF;
+
+  IF composure.namesake(f) IS NOT NULL THEN
+    PERFORM composure.refuse(
+      format('%s cannot be told from %s by the names of its arguments', what, composure.describe_function(composure.namesake(f))),
+      'Give one of them another name, or other names to its arguments.');
   END IF;
 
   -- What it returns
@@ -498,6 +519,7 @@ AS $f$
     JOIN pg_proc p ON p.oid = f.function AND p.prokind = 'f'
     JOIN pg_namespace n ON n.oid = p.pronamespace
     JOIN pg_type t ON t.oid = p.prorettype
+   WHERE composure.namesake(p.oid) IS NULL
 $f$;
 
 -- As 0006 left it, with the functions behind it.
@@ -511,7 +533,10 @@ SET search_path = pg_catalog, pg_temp
 AS $f$
   SELECT concat_ws('.', composure.catalog_state_of_relations(),
            (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint), sum(n.xmin::text::bigint))
-              FROM composure.function f JOIN pg_proc p ON p.oid = f.function JOIN pg_namespace n ON n.oid = p.pronamespace))
+              FROM composure.function f
+              JOIN pg_proc exposed ON exposed.oid = f.function
+              JOIN pg_proc p ON p.proname = exposed.proname AND p.pronamespace = exposed.pronamespace
+              JOIN pg_namespace n ON n.oid = p.pronamespace))
 $f$;
 COMMENT ON FUNCTION composure.catalog_state() IS 'For the workers: changes when composure.catalog() does';
 
