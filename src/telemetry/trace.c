@@ -6,18 +6,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* splitmix64 (Steele, Lea, Flood 2014): two of them make an id; the kernel's randomness seeds it once a process. */
+/* splitmix64 (Steele, Lea, Flood 2014): two of them make an id; the kernel's randomness seeds it once a process. No
+ * process of ours forks and goes on without exec, so no two share a state. */
 static uint64_t next_random(void)
 {
 	static uint64_t state;
-	static pid_t seeded_in;
-	if (seeded_in != getpid()) {
-		if (getrandom(&state, sizeof state, GRND_NONBLOCK) != sizeof state) {
-			struct timespec t;
-			clock_gettime(CLOCK_REALTIME, &t);
-			state = (uint64_t)t.tv_nsec * 1000003u + (uint64_t)getpid();
-		}
-		seeded_in = getpid();
+	if (!state && getrandom(&state, sizeof state, GRND_NONBLOCK) != sizeof state) {
+		struct timespec t;
+		clock_gettime(CLOCK_REALTIME, &t);
+		state = (uint64_t)t.tv_nsec * 1000003u + (uint64_t)getpid();
 	}
 	uint64_t z = state += 0x9e3779b97f4a7c15u;
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
