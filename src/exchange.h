@@ -19,6 +19,7 @@
 #include "db/pool.h"
 #include "db/tx.h"
 #include "gate/keycache.h"
+#include "gate/keymemo.h"
 #include "http/request.h"
 #include "http/response.h"
 #include "query/body.h"
@@ -43,6 +44,7 @@ struct service {
 	struct watch *watch;
 	struct published *published; /* the catalog's text, in the region */
 	struct keycache *keys;       /* in the region, too */
+	struct keymemo *memo;
 	struct accesslog *log;
 	struct exchange *spare;      /* ended ones, kept for the next */
 	struct exchange *waiting;    /* for the catalog */

@@ -158,7 +158,7 @@ enum next identify(struct exchange *ex)
 		ex->principal.role = ex->catalog->anonymous_role;
 		return NEXT;
 	}
-	if (!apikey_parse(text, ex->catalog->secret, &key))
+	if (!keymemo_parse(ex->service->memo, text, ex->catalog->secret, &key))
 		return refuse(ex);
 	if (ex->query_done)
 		return answered(ex, &key);

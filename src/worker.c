@@ -111,7 +111,8 @@ static bool service_open(struct service *s, const struct settings *set)
 		.share_segments = set->share_segments,
 	};
 	s->pool = pool_create(s->loop, &options);
-	if (!s->pool || !memory_open(s))
+	s->memo = keymemo_create();
+	if (!s->pool || !s->memo || !memory_open(s))
 		return false;
 	s->watcher = watcher_create(s);
 	if (!s->watcher)
@@ -123,6 +124,7 @@ static void service_close(struct service *s)
 {
 	watcher_destroy(s->watcher);
 	pool_destroy(s->pool);
+	keymemo_destroy(s->memo);
 	keycache_close(s->keys);
 	published_close(s->published);
 	region_close(s->region);

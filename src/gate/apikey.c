@@ -34,33 +34,38 @@ static bool id_is_ours(struct view id, const unsigned char secret[32])
 	return bytes_equal_const_time(expected, id.p + ID_RANDOM, ID_MAC);
 }
 
-bool apikey_parse(struct view text, const unsigned char installation_secret[32], struct apikey *key)
+bool apikey_split(struct view text, struct apikey *key)
 {
 	static const size_t ID_AT = sizeof "cmps_" - 1;
 	static const size_t SECRET_AT = sizeof "cmps_" - 1 + APIKEY_ID_CHARS + 1;
-	static const size_t CRC_AT = sizeof "cmps_" - 1 + APIKEY_ID_CHARS + 1 + APIKEY_SECRET_CHARS;
-	if (text.n != CRC_AT + APIKEY_CRC_CHARS || !view_starts(text, VIEW("cmps_")) || text.p[SECRET_AT - 1] != '_')
+	if (text.n != APIKEY_CHARS || !view_starts(text, VIEW("cmps_")) || text.p[SECRET_AT - 1] != '_')
 		return false;
-	struct view id = view_make(text.p + ID_AT, APIKEY_ID_CHARS);
-	struct view secret = view_make(text.p + SECRET_AT, APIKEY_SECRET_CHARS);
-	if (!is_base62(id) || !is_base62(secret))
+	key->id = view_make(text.p + ID_AT, APIKEY_ID_CHARS);
+	key->secret = view_make(text.p + SECRET_AT, APIKEY_SECRET_CHARS);
+	return true;
+}
+
+bool apikey_parse(struct view text, const unsigned char installation_secret[32], struct apikey *key)
+{
+	static const size_t CRC_AT = APIKEY_CHARS - APIKEY_CRC_CHARS;
+	struct apikey k;
+	if (!apikey_split(text, &k) || !is_base62(k.id) || !is_base62(k.secret))
 		return false;
 	char crc[APIKEY_CRC_CHARS];
 	base62(crc32_of(view_make(text.p, CRC_AT)), crc, sizeof crc);
-	if (memcmp(crc, text.p + CRC_AT, sizeof crc) != 0 || !id_is_ours(id, installation_secret))
+	if (memcmp(crc, text.p + CRC_AT, sizeof crc) != 0 || !id_is_ours(k.id, installation_secret))
 		return false;
-	*key = (struct apikey){ id, secret };
+	sha256_of(k.secret, k.hash);
+	*key = k;
 	return true;
 }
 
 bool apikey_verify(const struct apikey *key, const unsigned char (*hashes)[SHA256_BYTES], const int64_t *valid_until_us,
                    unsigned n, int64_t now_us)
 {
-	uint8_t hash[SHA256_BYTES];
-	sha256_of(key->secret, hash);
 	bool found = false;
 	for (unsigned i = 0; i < n; i++) {
-		bool same = bytes_equal_const_time(hash, hashes[i], SHA256_BYTES);
+		bool same = bytes_equal_const_time(key->hash, hashes[i], SHA256_BYTES);
 		found |= same && (valid_until_us[i] == 0 || valid_until_us[i] > now_us);
 	}
 	return found;

@@ -15,12 +15,21 @@
 #include "base/sha256.h"
 #include "base/view.h"
 
-enum { APIKEY_ID_CHARS = 14, APIKEY_SECRET_CHARS = 27, APIKEY_CRC_CHARS = 6 };
+enum {
+	APIKEY_ID_CHARS = 14,
+	APIKEY_SECRET_CHARS = 27,
+	APIKEY_CRC_CHARS = 6,
+	APIKEY_CHARS = 5 + APIKEY_ID_CHARS + 1 + APIKEY_SECRET_CHARS + APIKEY_CRC_CHARS,
+};
 
 struct apikey {
 	struct view id;     /* views into the text */
 	struct view secret;
+	uint8_t hash[SHA256_BYTES]; /* of the secret */
 };
+
+/* True when the text is as long as a key and has its marks where they belong: id and secret are set, the hash is not. */
+bool apikey_split(struct view text, struct apikey *);
 
 /* True when the text has the form, its checksum fits and its id was made by this installation. */
 bool apikey_parse(struct view text, const unsigned char installation_secret[32], struct apikey *);
