@@ -35,15 +35,20 @@ bool buf_grow(struct buf *b, size_t n)
 	return true;
 }
 
-void buf_u64(struct buf *b, uint64_t v)
+struct view decimal(uint64_t v, char room[DECIMAL_MAX])
 {
-	char digits[20];
-	size_t at = sizeof digits;
+	size_t at = DECIMAL_MAX;
 	do {
-		digits[--at] = (char)('0' + v % 10);
+		room[--at] = (char)('0' + v % 10);
 		v /= 10;
 	} while (v);
-	buf_put(b, digits + at, sizeof digits - at);
+	return view_make(room + at, DECIMAL_MAX - at);
+}
+
+void buf_u64(struct buf *b, uint64_t v)
+{
+	char room[DECIMAL_MAX];
+	buf_view_put(b, decimal(v, room));
 }
 
 void buf_i64(struct buf *b, int64_t v)

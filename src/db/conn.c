@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "base/log.h"
 #include "db/resolve.h"
 
@@ -399,8 +400,8 @@ static const char *terminated(char *room, size_t size, struct view v)
 
 void conn_settings(struct conn *c, struct segment *s, const struct session *who, int64_t timeout_ms, bool read_only)
 {
-	char room[5][SESSION_VALUE_MAX + 1], timeout[24];
-	(void)snprintf(timeout, sizeof timeout, "%lld", (long long)(timeout_ms < 1 ? 1 : timeout_ms));
+	char room[5][SESSION_VALUE_MAX + 1], digits[DECIMAL_MAX], timeout[DECIMAL_MAX + 1];
+	(void)terminated(timeout, sizeof timeout, decimal(timeout_ms < 1 ? 1 : (uint64_t)timeout_ms, digits));
 	const char *values[SETTINGS_PARAMS] = {
 		terminated(room[0], sizeof room[0], who->role.p ? who->role : VIEW("none")),
 		terminated(room[1], sizeof room[1], who->key_id),
@@ -447,8 +448,8 @@ void conn_statement(struct conn *c, struct segment *s, const struct statement *s
 		command_add(c, s, PQsendQueryParams(c->pg, st->text, st->n_params, st->types, st->values, NULL, NULL, 1), number);
 		return;
 	}
-	char name[24];
-	(void)snprintf(name, sizeof name, "c%zu", slot);
+	char digits[DECIMAL_MAX], name[1 + DECIMAL_MAX + 1] = "c";
+	(void)terminated(name + 1, sizeof name - 1, decimal(slot, digits));
 	if (!c->names[slot]) {
 		c->names[slot] = strdup(st->text);
 		if (!c->names[slot]) {

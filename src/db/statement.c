@@ -2,7 +2,7 @@
 
 #include "db/statement.h"
 
-#include <stdio.h>
+#include "base/buf.h"
 
 void statement_init(struct statement *s, struct arena *a)
 {
@@ -40,9 +40,10 @@ void statement_text(struct statement *s, struct view sql)
 
 void statement_number(struct statement *s, int64_t n)
 {
-	char digits[24];
-	int len = snprintf(digits, sizeof digits, "%lld", (long long)n);
-	statement_text(s, view_make(digits, (size_t)len));
+	char room[DECIMAL_MAX];
+	if (n < 0)
+		statement_lit(s, "-");
+	statement_text(s, decimal(n < 0 ? 0 - (uint64_t)n : (uint64_t)n, room));
 }
 
 static bool params_room(struct statement *s)
@@ -82,13 +83,18 @@ void statement_param(struct statement *s, struct view value, uint32_t type_oid)
 	statement_number(s, s->n_params);
 }
 
-/* FNV-1a, 64 bits: a class is a bucket and a name, nothing that an attacker gains by colliding: a statement whose name
- * is taken by another text would fail to bind, so conn compares lengths as well (see conn.c). */
+/* Like FNV-1a, but eight bytes at a time: a class is a bucket and a name, nothing that an attacker gains by colliding: a
+ * statement whose name is taken by another text would fail to bind, so conn compares the texts (see conn.c). */
 uint64_t statement_hash(struct view text)
 {
-	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < text.n; i++)
-		h = (h ^ (unsigned char)text.p[i]) * 0x100000001b3u;
+	uint64_t h = 0xcbf29ce484222325u + text.n;
+	for (uint64_t word = 0; text.n; word = 0) {
+		size_t n = text.n < sizeof word ? text.n : sizeof word;
+		memcpy(&word, text.p, n);
+		h = (h ^ word) * 0x9e3779b97f4a7c15u;
+		h ^= h >> 32;
+		text = view_skip(text, n);
+	}
 	return h ? h : 1;
 }
 
