@@ -36,27 +36,32 @@ static uint32_t type_sent(const struct column *c)
 	return render_kind(c) == RENDER_RAW ? OID_JSON : c->base_oid;
 }
 
-static void shape_add(struct arena *a, struct shape *shape, struct view name, enum render_kind kind, uint32_t type)
+/* `text` is room to work in. */
+static void shape_add(struct arena *a, struct shape *shape, struct view name, enum render_kind kind, uint32_t type,
+                      struct buf *text)
 {
-	struct buf text = BUF(1 << 20);
-	buf_putc(&text, shape->n ? ',' : '{');
-	json_string(&text, name);
-	buf_putc(&text, ':');
+	buf_clear(text);
+	buf_putc(text, shape->n ? ',' : '{');
+	json_string(text, name);
+	buf_putc(text, ':');
 	shape->kind[shape->n] = kind;
 	shape->name[shape->n] = name;
-	shape->label[shape->n] = arena_copy(a, buf_view(&text));
+	shape->label[shape->n] = arena_copy(a, buf_view(text));
 	shape->type[shape->n] = type;
 	shape->n_columns = ++shape->n;
-	buf_free(&text);
 }
 
 bool shape_of(struct arena *a, const struct resource *res, struct shape *shape)
 {
 	if (!shape_init(a, res->n_columns, 0, shape))
 		return false;
-	for (unsigned i = 0; i < res->n_columns; i++)
-		if (!res->columns[i].hidden)
-			shape_add(a, shape, res->columns[i].name, render_kind(&res->columns[i]), type_sent(&res->columns[i]));
+	struct buf text = BUF(1 << 20);
+	for (unsigned i = 0; i < res->n_columns; i++) {
+		const struct column *c = &res->columns[i];
+		if (!c->hidden)
+			shape_add(a, shape, c->name, render_kind(c), type_sent(c), &text);
+	}
+	buf_free(&text);
 	return !arena_full(a);
 }
 
@@ -97,11 +102,13 @@ bool page_shape(const struct page *page, struct shape *shape)
 	const struct node *root = &page->tree.root;
 	if (!shape_init(a, count_members(root), page->walk.n, shape))
 		return false;
+	struct buf text = BUF(1 << 20);
 	for (struct member m = { 0 }; member_next(root, &m);)
 		if (m.item->embed) /* JSON that is put together as a text */
-			shape_add(a, shape, m.item->name, RENDER_RAW, OID_TEXT);
+			shape_add(a, shape, m.item->name, RENDER_RAW, OID_TEXT, &text);
 		else
-			shape_add(a, shape, m.item->name, render_kind(&m.item->type), type_sent(&m.item->type));
+			shape_add(a, shape, m.item->name, render_kind(&m.item->type), type_sent(&m.item->type), &text);
+	buf_free(&text);
 	for (unsigned i = 0; i < page->walk.n; i++) {
 		const struct sort_term *t = &page->walk.term[i];
 		bool as_text = render_needs_text(&t->field.type);

@@ -59,7 +59,10 @@ static bool read_cast(struct scan *s, struct item *item)
 
 static bool set_qualifiers(struct arena *a, struct node *n, unsigned number)
 {
-	n->as_row = number ? arena_printf(a, "e%u.", number) : VIEW("t.");
+	n->as_row = VIEW("t.");
+	if (number == 0)
+		return true; /* nobody embeds the root */
+	n->as_row = arena_printf(a, "e%u.", number);
 	n->as_json = arena_printf(a, "j%u.", number);
 	n->as_exists = arena_printf(a, "x%u.", number);
 	n->as_sort = arena_printf(a, "o%u.", number);
