@@ -38,6 +38,7 @@ struct peer {
 	bool busy;         /* inside a callback: peer_close() only marks */
 	struct buf in;     /* what is left of an incomplete record */
 	struct buf params;
+	struct buf head;   /* of the answer, before it is encoded */
 	struct buf out;
 	size_t out_at;     /* of out, written */
 	struct view payload; /* what of the answer is not encoded yet */
@@ -73,6 +74,7 @@ struct peer *peer_create(struct loop *loop, int fd, const struct peer_owner *own
 	p->idle.fire = on_idle;
 	p->in = BUF(READ_BYTES + FASTCGI_WHOLE_BYTES);
 	p->params = BUF(options->params_max_bytes);
+	p->head = BUF(RESPONSE_HEAD_MAX * 2);
 	p->out = BUF(OUT_LIMIT);
 	if (loop_io_start(loop, &p->io, fd, LOOP_READ, false) < 0) {
 		close(fd);
@@ -109,6 +111,7 @@ static void destroy(struct peer *p)
 	p->owner->closed(p->owner->context, p);
 	buf_free(&p->in);
 	buf_free(&p->params);
+	buf_free(&p->head);
 	buf_free(&p->out);
 	free(p);
 }
@@ -252,10 +255,9 @@ static void encode(struct peer *p)
 	if (p->state != ANSWERING || p->out.n - p->out_at >= WINDOW)
 		return;
 	if (!p->head_done) {
-		struct buf head = BUF(RESPONSE_HEAD_MAX * 2);
-		response_head(p->response, &head);
-		fastcgi_stdout(&p->codec, &p->out, buf_view(&head));
-		buf_free(&head);
+		buf_clear(&p->head);
+		response_head(p->response, &p->head);
+		fastcgi_stdout(&p->codec, &p->out, buf_view(&p->head));
 		p->head_done = true;
 	}
 	while (p->payload.n && p->out.n - p->out_at < WINDOW) {
