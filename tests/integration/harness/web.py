@@ -71,7 +71,7 @@ class Client:
 
     def walk(self, path):
         """Each row of a list, page by page, by the cursors the server gives."""
-        cursor = None
+        cursor, before = None, set()
         while True:
             sep = "&" if "?" in path else "?"
             page = self.get(path + (f"{sep}cursor={cursor}" if cursor else ""))
@@ -81,6 +81,8 @@ class Client:
             assert page.json["has_more"] == (cursor is not None)
             if cursor is None:
                 return
+            assert cursor not in before, f"{path} goes round in circles"
+            before.add(cursor)
 
 
 class Raw:
