@@ -276,7 +276,7 @@ enum next item_ask(struct exchange *ex)
 static enum next item_tag(struct exchange *ex)
 {
 	char tag[ETAG_CHARS];
-	etag_of(buf_view(&ex->response.body), tag);
+	etag_of(ex->catalog->tag_key, buf_view(&ex->response.body), tag);
 	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
 	response_header(&ex->response, VIEW("ETag"), etag);
 	if (known.p && etag_matches(known, etag, false))

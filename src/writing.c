@@ -474,7 +474,7 @@ static void location(struct exchange *ex)
 static void put_etag(struct exchange *ex, struct view body)
 {
 	char tag[ETAG_CHARS];
-	etag_of(body, tag);
+	etag_of(ex->catalog->tag_key, body, tag);
 	response_header(&ex->response, VIEW("ETag"), view_make(tag, sizeof tag));
 }
 
@@ -602,7 +602,7 @@ static bool row_matches(struct exchange *ex, const struct rows *rows)
 	if (!rows || rows_count(rows) == 0)
 		return false;
 	row_write(&body, &ex->shape, rows, 0);
-	etag_of(buf_view(&body), tag);
+	etag_of(ex->catalog->tag_key, buf_view(&body), tag);
 	bool matches = !buf_failed(&body) && etag_matches(writing(ex)->if_match, view_make(tag, sizeof tag), true);
 	buf_free(&body);
 	return matches;

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "db/statement.h"
 
 enum { CATALOG_BYTES_MAX = 64 << 20 };
@@ -474,6 +475,9 @@ static void read_catalog(struct reader *r, json_object *o)
 	c->anonymous_role = get_optional(r, installation, "anonymous_role");
 	if (!read_secret(get_text(r, installation, "secret"), c->secret))
 		r->broken = true;
+	uint8_t derived[SHA256_BYTES];
+	hmac_sha256(view_make((const char *)c->secret, sizeof c->secret), VIEW("entity tags"), derived);
+	memcpy(c->tag_key, derived, sizeof c->tag_key);
 	json_object *roles = get_array(r, o, "roles", &c->n_roles);
 	c->roles = ARENA_ARRAY(c->arena, struct view, c->n_roles);
 	for (unsigned i = 0; c->roles && i < c->n_roles; i++)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/siphash.h"
 #include "base/view.h"
 
 /* Bits by method, as enum method of http/request.h counts them; the catalog knows four. */
@@ -111,6 +112,7 @@ struct catalog {
 	int64_t version;
 	struct view installation_id;
 	unsigned char secret[32]; /* of the installation: signs key ids */
+	uint8_t tag_key[SIPHASH_KEY_BYTES]; /* made of it: for entity tags */
 	struct view anonymous_role; /* absent: anonymous requests run as the worker itself */
 	/* ", a, b": schemas of types that bring operators of their own (citext in a schema for extensions), to stand at the end
 	 * of a search_path. Without it `citext > citext` would be found as `text > text`, which is another order. */

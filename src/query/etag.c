@@ -2,15 +2,13 @@
 
 #include "query/etag.h"
 
-#include "base/sha256.h"
-
-void etag_of(struct view body, char out[ETAG_CHARS])
+void etag_of(const uint8_t key[SIPHASH_KEY_BYTES], struct view body, char out[ETAG_CHARS])
 {
 	static const char digit[] = "0123456789abcdef";
-	uint8_t hash[SHA256_BYTES];
-	sha256_of(body, hash);
+	uint8_t hash[SIPHASH_BYTES];
+	siphash_of(key, body, hash);
 	out[0] = out[ETAG_CHARS - 1] = '"';
-	for (size_t i = 0; i < (ETAG_CHARS - 2) / 2; i++) {
+	for (size_t i = 0; i < sizeof hash; i++) {
 		out[1 + 2 * i] = digit[hash[i] >> 4];
 		out[2 + 2 * i] = digit[hash[i] & 15];
 	}
