@@ -67,18 +67,23 @@ static char *put_header(char *at, int type, unsigned id, size_t n)
 	return at + sizeof header;
 }
 
-char *least_head(char *at, size_t n_body)
+char *least_head(char *at, size_t n_body, bool page)
 {
+	static const char LINK[] = "Link: </api/users?limit=50>; rel=\"first\","
+				   " </api/users?limit=50&cursor=eyJpZCI6NTAwMDEsIiI6IjwifQ>; rel=\"prev\","
+				   " </api/users?limit=50&cursor=eyJpZCI6NTAwNTB9>; rel=\"next\"";
+	static const char ETAG[] = "ETag: \"00000000000000000000000000000000\"";
 	return at + sprintf(at,
 			    "Status: 200 OK\r\n"
 			    "Content-Type: application/json\r\n"
 			    "Cache-Control: private, no-cache\r\n"
-			    "Vary: Authorization, X-API-Key\r\n"
+			    "Vary: Accept, Authorization, X-API-Key\r\n"
+			    "%s\r\n"
 			    "X-Request-Id: 00000000-0000-4000-8000-000000000000\r\n"
 			    "X-Content-Type-Options: nosniff\r\n"
 			    "Content-Security-Policy: default-src 'none'\r\n"
 			    "Content-Length: %zu\r\n\r\n",
-			    n_body);
+			    page ? LINK : ETAG, n_body);
 }
 
 void least_answer(struct peer *p, char *record, size_t n)

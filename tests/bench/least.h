@@ -40,14 +40,15 @@ int least_run(const struct least *);
 /* Another socket to watch, for reading; before or while least_run() runs. */
 void least_watch(struct watched *);
 
-/* Writes the head of an answer as Composure writes it for a page or a row, to `at`: its end, at most LEAST_HEAD on. */
-char *least_head(char *at, size_t n_body);
+/* Writes the head of an answer to `at`: its end, at most LEAST_HEAD on. It has the headers that Composure gives a page
+ * of the demo's users or one of them, as long as those are; what differs from one to the next is always the same here. */
+char *least_head(char *at, size_t n_body, bool page);
 
 /* Room for a head, and in front of and behind an answer that is made in place. */
-enum { LEAST_HEAD = 320, LEAST_FRONT = 8, LEAST_BACK = 8 + 16 };
+enum { LEAST_HEAD = 640, LEAST_FRONT = 8, LEAST_BACK = 8 + 16 };
 
-/* The whole CGI answer stands at record + LEAST_FRONT, n bytes of at most 65528; the records are made around it in place.
- * The peer is the web server's again, and may be freed. */
+/* The whole CGI answer stands at record + LEAST_FRONT, n bytes of at most 65528; the records are made around it. The
+ * peer is the web server's again, and may be freed. */
 void least_answer(struct peer *, char *record, size_t n);
 
 /* Says what went wrong and ends the process. */

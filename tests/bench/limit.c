@@ -189,7 +189,7 @@ static void answer(struct peer *p, const PGresult *r)
 	if (p->kind == KIND_ROW && PQntuples(r) != 1)
 		least_fail("limit", "the demo has no such row");
 	char *end = p->kind == KIND_PAGE ? put_page(body, r) : put_row(body, r, 0);
-	size_t n_head = (size_t)(least_head(head, (size_t)(end - body)) - head);
+	size_t n_head = (size_t)(least_head(head, (size_t)(end - body), p->kind == KIND_PAGE) - head);
 	memcpy(body - n_head, head, n_head);
 	least_answer(p, body - n_head - LEAST_FRONT, (size_t)(end - body) + n_head);
 }
