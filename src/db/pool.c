@@ -20,8 +20,10 @@
 enum {
 	STALL_MIN_US = 5000,  /* a segment out for longer holds others up: between these two, 4 times what is usual, */
 	STALL_MAX_US = 12000, /* so that a machine that is slow as a whole does not send its work twice */
-	FAST_US = 10000,      /* a class that takes no longer on average is fast */
-	SLOW_US = 50000,      /* one that takes longer holds its connections long: at most half of them */
+	FAST_US = 10000,      /* a class that takes no longer on average is fast; up to FAST_MAX_US where even light */
+	FAST_MAX_US = 40000,  /* statements take an eighth of it, because the machine has much else to do */
+	SLOW_US = 50000,      /* a class of which one takes longer now, or SLOW_RUNS in a row did, is slow: */
+	SLOW_RUNS = 5,        /* the first on each of a few cold connections may take long without meaning it */
 	ERRATIC_US = 50000,   /* a statement of a fast class that took so long ... */
 	ERRATIC_USUAL = 16,   /* ... and so many times of what is usual was slow without warning */
 	LOST_DRAIN = 2,       /* half a connection lost to such ones is borne, */
@@ -57,7 +59,8 @@ struct class {
 	uint32_t mean_us;         /* of its statements lately, each for its share of a segment */
 	uint16_t fast_runs;       /* saturating; back to 0 by a slow one while unproven */
 	uint16_t successes;       /* saturating */
-	int64_t stalled_us;       /* when one that has its connection to itself was last seen to take long */
+	uint8_t slow_runs;        /* saturating; in a row */
+	int64_t slow_at_us;       /* when one that has its connection to itself was last seen to take that long */
 	int64_t lost_us, drained_us; /* time that those took that were slow without warning, as it was then */
 
 	struct list waiting;      /* for a connection to itself */
@@ -69,6 +72,7 @@ struct flight {
 	struct query *query;      /* NULL: nobody wants it any more */
 	struct flight *next;      /* of the same query */
 	struct class *class;
+	bool learned;             /* what it took */
 };
 
 struct batch {
@@ -114,6 +118,7 @@ struct pool {
 	unsigned n_classes, sweep_at;
 	struct class nameless;    /* for statements when malloc fails: never proven */
 
+	int64_t light_us;         /* that a quarter of all statements stay below, lately */
 	int64_t usual_us;         /* that the oldest segment of a shared connection is out */
 	unsigned hedge_credit;
 	int64_t retry_us, backoff_us; /* no attempt to connect before */
@@ -218,14 +223,20 @@ static void class_let_go(struct class *c)
 	c->holders--;
 }
 
-static bool class_is_fast(const struct class *c)
+static int64_t fast_us(const struct pool *p)
 {
-	return c->fast_runs >= PROVEN_RUNS && c->mean_us <= FAST_US;
+	int64_t us = 8 * p->light_us;
+	return us < FAST_US ? FAST_US : us > FAST_MAX_US ? FAST_MAX_US : us;
+}
+
+static bool class_is_fast(const struct pool *p, const struct class *c)
+{
+	return c->fast_runs >= PROVEN_RUNS && c->mean_us <= fast_us(p);
 }
 
 static bool class_is_slow(const struct class *c, int64_t now)
 {
-	return c->mean_us > SLOW_US || (c->stalled_us && now - c->stalled_us < 2 * STALL_MAX_US);
+	return c->slow_runs >= SLOW_RUNS || c->slow_at_us == now;
 }
 
 static int64_t class_lost_us(struct class *c, int64_t now)
@@ -251,11 +262,17 @@ static void class_learn(struct pool *p, struct class *c, int64_t took_us, unsign
 	if (c == &p->nameless)
 		return;
 	int64_t took = took_us / n;
-	bool fast = took <= FAST_US;
+	bool fast = took <= fast_us(p);
+	if (took <= SLOW_US)
+		c->slow_runs = 0;
+	else if (c->slow_runs < UINT8_MAX)
+		c->slow_runs++;
+	/* Three times as far down as up keeps it where one in four is below. */
+	p->light_us += took < p->light_us ? -p->light_us / 16 : p->light_us / 48 + 1;
 	if (took > TOOK_MAX_US)
 		took = TOOK_MAX_US;
 	/* An average over 64 once it is proven, sooner to learn before. */
-	int64_t weight = c->successes == 0 ? 1 : c->fast_runs < PROVEN_RUNS ? 4 : 64;
+	int64_t weight = c->successes == 0 ? 1 : c->fast_runs < PROVEN_RUNS ? 2 : 64;
 	c->mean_us = (uint32_t)(c->mean_us + (took - c->mean_us) / weight);
 	if (!fast && c->fast_runs < PROVEN_RUNS)
 		c->fast_runs = 0;
@@ -348,16 +365,16 @@ static void refuse(struct pool *p, struct query *q)
 	wake(p);
 }
 
-static bool may_queue(const struct query *q)
+static bool may_queue(const struct pool *p, const struct query *q)
 {
-	return !q->write && !q->alone && class_is_fast(q->class);
+	return !q->write && !q->alone && class_is_fast(p, q->class);
 }
 
 static void wait_again(struct pool *p, struct query *q)
 {
 	if (q->link)
 		return;
-	if (may_queue(q)) {
+	if (may_queue(p, q)) {
 		list_add(&p->fast, q);
 		p->n_waiting++;
 	} else {
@@ -431,6 +448,7 @@ static bool on_rows(struct segment *s, unsigned statement, struct rows *rows)
 	if (q->write)
 		return true; /* done() waits for the commit */
 	class_learn(p, f->class, head_for_us(p, s), b->n, true);
+	f->learned = true;
 	if (p->hedge_credit < HEDGE_MAX)
 		p->hedge_credit++;
 	finish(p, q, OK, NULL);
@@ -491,7 +509,7 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 			/* A write whose commit is through, or a statement that returns nothing at all. */
 			class_learn(p, f->class, took, b->n, true);
 			finish(p, f->query, OK, NULL);
-		} else if (b->n == 1) {
+		} else if (b->n == 1 && !f->learned) {
 			/* Nobody waited for it any more: that it was slow is worth knowing all the same. */
 			class_learn(p, f->class, took, 1, true);
 		}
@@ -760,32 +778,38 @@ struct shares {
 	unsigned all, slow, all_max, slow_max;
 };
 
+/* Shares of the connections that stand, and of those that are still to be opened unless that failed lately. */
 static struct shares shares_now(const struct pool *p, int64_t now)
 {
 	struct shares s = { 0, 0, 0, 0 };
-	unsigned n_ready = 0;
+	unsigned n = 0;
+	for (unsigned i = 0; i < p->n_slots; i++) {
+		struct batch *b = p->slots[i].head;
+		n += p->slots[i].ready_us != 0 || p->backoff_us == 0;
+		s.all += p->slots[i].held || (b && b->exclusive);
+		if (b && b->exclusive && !b->write && head_for_us(p, &b->segment) > SLOW_US)
+			b->flight[0].class->slow_at_us = now;
+	}
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		const struct batch *b = p->slots[i].head;
-		n_ready += p->slots[i].ready_us != 0;
-		s.all += p->slots[i].held != NULL;
-		if (!b || !b->exclusive)
-			continue;
-		s.all++;
-		s.slow += !b->write && class_is_slow(b->flight[0].class, now);
+		s.slow += b && b->exclusive && !b->write && class_is_slow(b->flight[0].class, now);
 	}
-	s.all_max = n_ready > 1 ? n_ready - 1 : 1;
-	s.slow_max = n_ready > 1 ? n_ready / 2 : 1;
+	s.all_max = n > 1 ? n - 1 : 1;
+	s.slow_max = n > 1 ? n / 2 : 1;
 	return s;
 }
 
-/* Writes, and reads that are not known to be slow, share what slow ones leave; none of it is the last connection. */
+/* Writes, and reads that are not known to be slow, share what slow ones leave; none of it is the last connection. Of a
+ * class of which nothing, or nothing good, is known there is one at a time: fifty of it may be fifty slow ones. */
 static bool has_share(const struct class *c, const struct query *q, const struct shares *s, int64_t now)
 {
 	if (s->all >= s->all_max)
 		return false;
 	if (q->write || q->granted)
 		return true;
-	return class_is_slow(c, now) ? s->slow < s->slow_max : c->n_alone < s->slow_max;
+	if (class_is_slow(c, now))
+		return s->slow < s->slow_max;
+	return c->n_alone < (c->successes && !c->slow_runs ? s->slow_max : 1);
 }
 
 /* A class may have proven itself while these waited. */
@@ -793,7 +817,7 @@ static void promote(struct pool *p, struct class *c)
 {
 	for (struct query *q = c->waiting.head, *next; q; q = next) {
 		next = q->next;
-		if (!may_queue(q))
+		if (!may_queue(p, q))
 			continue;
 		unwait(p, q);
 		list_add(&p->fast, q);
@@ -806,7 +830,7 @@ static void promote_proven(struct pool *p)
 	for (unsigned n = p->n_ring; n && p->ring; n--) {
 		struct class *c = p->ring;
 		p->ring = c->next;
-		if (class_is_fast(c))
+		if (class_is_fast(p, c))
 			promote(p, c);
 	}
 }
@@ -921,14 +945,10 @@ static bool hedge_batch(struct pool *p, struct batch *b)
 
 /* The oldest segment is late. Who is at fault inside a shared one cannot be told, since the server may still hold the
  * answers of the statements before: all of it goes once more. Of the segments behind it, everything. */
-static void slot_stalled(struct pool *p, struct slot *slot, int64_t now)
+static void slot_stalled(struct pool *p, struct slot *slot)
 {
 	struct batch *head = slot->head;
-	if (head->exclusive) {
-		head->flight[0].class->stalled_us = now;
-		return;
-	}
-	if (p->n_slots == 1)
+	if (head->exclusive || p->n_slots == 1)
 		return; /* there is nowhere else */
 	for (struct batch *b = head; b; b = b->next)
 		if (!b->hedged && !(b == head && b->n == 1) && !hedge_batch(p, b))
@@ -942,7 +962,7 @@ static void look_for_stalls(struct pool *p, int64_t now)
 		if ((s->head && now > s->head->give_up_us) || (s->held && now > s->give_up_us && conn_head(s->conn)))
 			conn_close(s->conn, VIEW("no answer for a second past the deadline"));
 		else if (s->head && slot_is_stuck(s, now))
-			slot_stalled(p, s, now);
+			slot_stalled(p, s);
 	}
 }
 
@@ -1008,6 +1028,7 @@ struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 	list_init(&p->refused);
 	list_init(&p->nameless.waiting);
 	p->hedge_credit = HEDGE_FIRST;
+	p->light_us = 1000;
 	p->dice = (uint64_t)clock_us() * (uint64_t)getpid() | 1;
 	for (unsigned i = 0; i < options->connections; i++) {
 		struct slot *s = &slots[i];

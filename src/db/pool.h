@@ -5,8 +5,9 @@
  *    a proven-fast class queue behind one another, at most 8 on a connection; those of one session that are ready
  *    together share settings and Sync, unless the class loses half a connection to statements slow without warning.
  *  - Everything else has a connection to itself while it runs: writes always, reads of an unproven class on at most
- *    half of the connections for each class, reads of slow ones on at most half for all of them, and all together never
- *    on the last one. Classes take turns: however many wait of one, the next one is another's.
+ *    half of the connections for each class (the first of all on one), reads of slow ones on at most half for all of
+ *    them, and all together never on the last one. Classes take turns: however many wait of one, the next one is
+ *    another's.
  *  - When the oldest segment of a connection is out for too long (5 ms; up to 12 where all are slow), nothing more is
  *    sent behind it, and the reads that wait there are sent once more elsewhere; the first answer counts. A sixteenth
  *    of the answers bounds how many are.
