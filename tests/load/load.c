@@ -7,7 +7,8 @@
  * Streams run beside one another, each on kept connections of its own. Without --rate a connection sends its next request
  * when it has its answer; with it requests fall due at that rate whatever the answers do, and one that found no
  * connection free counts from when it fell due, so that a stall is seen by all whom it would have hit. Writes a line of
- * JSON for each stream. Answers that contain --mark are counted apart.
+ * JSON for each stream. Answers that contain --mark are counted apart; what is still out of a stream with --abandon at
+ * the end is not waited for.
  */
 #include "config.h"
 
@@ -52,6 +53,12 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void times_sort(struct times *t)
+{
+	if (t->n)
+		qsort(t->us, t->n, sizeof *t->us, by_size);
+}
+
 /* After sorting. `share` of 1000 are at most as large. */
 static unsigned times_at(const struct times *t, size_t share)
 {
@@ -67,6 +74,7 @@ struct stream {
 	uint64_t count;   /* 0: no limit but the time */
 	int64_t from, to; /* what stands for {} in the URI */
 	int64_t late_us;
+	bool abandon;
 
 	struct load *load;
 	struct timer due;
@@ -109,7 +117,7 @@ static void stop_when_over(struct load *l)
 	for (unsigned i = 0; i < l->n_streams; i++) {
 		struct stream *s = &l->stream[i];
 		bool through = l->ending || (s->count && s->sent >= s->count && !s->n_waiting);
-		if (!through || s->out)
+		if (!through || (s->out && !(l->ending && s->abandon)))
 			return;
 	}
 	loop_stop(l->loop);
@@ -525,11 +533,11 @@ static void stream_open(struct load *l, struct stream *s)
 
 static void report(struct stream *s, double seconds)
 {
-	qsort(s->times.us, s->times.n, sizeof *s->times.us, by_size);
-	qsort(s->marked.us, s->marked.n, sizeof *s->marked.us, by_size);
+	times_sort(&s->times);
+	times_sort(&s->marked);
 	printf("{\"stream\":\"%s\",\"seconds\":%.3f,\"sent\":%llu,\"answered\":%llu,\"failed\":%llu,\"rate\":%.1f,"
 	       "\"status\":{", s->name, seconds, (unsigned long long)s->sent, (unsigned long long)s->answered,
-	       (unsigned long long)(s->failed + s->out), (double)s->answered / seconds);
+	       (unsigned long long)(s->failed + (s->abandon ? 0 : s->out)), (double)s->answered / seconds);
 	const char *comma = "";
 	for (unsigned i = 0; i < ARRAY_LEN(s->status); i++) {
 		if (!s->status[i])
@@ -568,6 +576,7 @@ int main(int argc, char **argv)
 		{ "body", 1, NULL, 'b' },   { "header", 1, NULL, 'h' }, { "connections", 1, NULL, 'c' },
 		{ "rate", 1, NULL, 'r' },   { "count", 1, NULL, 'k' }, { "from", 1, NULL, 'f' },
 		{ "to", 1, NULL, 'o' },     { "mark", 1, NULL, 'a' },  { "late-us", 1, NULL, 'l' },
+		{ "abandon", 0, NULL, 'd' },
 		{ NULL, 0, NULL, 0 },
 	};
 	static struct load l;
@@ -594,6 +603,7 @@ int main(int argc, char **argv)
 		case 'o': s->to = atoll(optarg); break;
 		case 'a': s->mark = optarg; break;
 		case 'l': s->late_us = atoll(optarg); break;
+		case 'd': s->abandon = true; break;
 		default: return 2;
 		}
 	}
