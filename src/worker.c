@@ -23,6 +23,8 @@ enum {
 	ACCEPT_AT_ONCE = 16,
 	ACCEPT_PAUSE_US = 100000,
 	LEAVE_TO_OTHERS_US = 2000,
+	HAND_OVER_US = 50000,
+	LEAVE_US = 20000000, /* more than idle_ms: what is used still, is used all the time */
 	SLOWEST_BYTES_S = 32768, /* of an answer: it lies in memory as long as it is being read */
 };
 
@@ -35,6 +37,7 @@ struct worker {
 	struct peer_options peer_options;
 	unsigned n_peers;
 	bool kept;   /* the web server keeps connections, as far as its last request said */
+	int64_t next_hand_over_us, leave_by_us;
 	bool waited; /* left a connection to others for a moment: takes the next one whatever they have */
 	bool leaving;
 };
@@ -234,20 +237,36 @@ static void on_accept_again(struct timer *t)
 		loop_timer_set(w->service.loop, t, loop_now_us(w->service.loop) + ACCEPT_PAUSE_US);
 }
 
-/* Does a live worker have fewer connections? Kept ones stay for long, so an uneven start would stay uneven; those that
+/* Does a live worker have fewer connections, by more than so many? Kept ones stay for long, so an uneven start would stay uneven; those that
  * are opened for each request come too often to be waited with, and even out by themselves. A slot of the dead is
  * cleared by the watcher within a second, and until then costs us the wait. */
-static bool another_has_fewer(const struct worker *w)
+static bool another_has_fewer(const struct worker *w, unsigned by_more_than)
 {
 	struct region *r = w->service.region;
 	for (unsigned n = 0; n < REGION_SLOTS; n++) {
 		struct slot *s = region_slot_at(r, n);
 		if (s != region_slot(r) && atomic_load_explicit(&s->pid, memory_order_relaxed) &&
 		    !atomic_load_explicit(&s->leaving, memory_order_relaxed) &&
-		    atomic_load_explicit(&s->connections, memory_order_relaxed) < w->n_peers)
+		    atomic_load_explicit(&s->connections, memory_order_relaxed) + by_more_than < w->n_peers)
 			return true;
 	}
 	return false;
+}
+
+/* Only nginx can be told without a race that a connection ends. It is, of each while leaving; else of one now and then
+ * while another worker has fewer, since an uneven start would stay. Others use a connection that we close behind an
+ * answer in 2 of 100 cases once more (Apache, on a busy machine), and that request fails: so we wait until they leave it
+ * idle, and close only when that never comes. */
+static bool on_last(void *context)
+{
+	struct worker *w = context;
+	int64_t now = loop_now_us(w->service.loop);
+	if (w->leaving)
+		return w->peer_options.trailer || now >= w->leave_by_us;
+	if (!w->peer_options.trailer || now < w->next_hand_over_us)
+		return false;
+	w->next_hand_over_us = now + HAND_OVER_US;
+	return another_has_fewer(w, 1);
 }
 
 static void on_listener(struct io *io, unsigned events)
@@ -255,7 +274,7 @@ static void on_listener(struct io *io, unsigned events)
 	(void)events;
 	struct worker *w = CONTAINER_OF(io, struct worker, listener);
 	for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
-		if (w->kept && !w->waited && another_has_fewer(w)) {
+		if (w->kept && !w->waited && another_has_fewer(w, 0)) {
 			pause_accepting(w, LEAVE_TO_OTHERS_US);
 			return;
 		}
@@ -277,16 +296,16 @@ static void on_listener(struct io *io, unsigned events)
 /* --- leaving --- */
 
 /* Accepts nothing more and goes on answering on the connections that it has: the web server may be about to use each
- * of them, and closes them itself when it no longer does. */
+ * of them, and closes them itself when it no longer does, or each of them ends with its next answer (on_last()). */
 static void leave(struct worker *w)
 {
 	if (w->leaving)
 		return;
 	w->leaving = true;
+	w->leave_by_us = loop_now_us(w->service.loop) + LEAVE_US;
 	atomic_store(&region_slot(w->service.region)->leaving, 1);
 	loop_io_stop(w->service.loop, &w->listener);
 	loop_timer_stop(w->service.loop, &w->accept_again);
-	w->peer_options.trailer = strcmp(w->service.settings->peer, "nginx") == 0;
 	if (w->n_peers == 0)
 		loop_stop(w->service.loop);
 }
@@ -338,6 +357,8 @@ int worker_run(const struct settings *set, int listening_fd)
 		.kept = true, /* until told otherwise */
 		.owner = { on_request, on_body, on_body_end, on_over, on_over, on_peer_closed, &w },
 		.peer_options = {
+			.last = on_last,
+			.trailer = strcmp(set->peer, "nginx") == 0,
 			.params_max_bytes = (size_t)set->headers_max_bytes,
 			.idle_us = set->idle_ms * 1000,
 			.slowest_bytes_s = SLOWEST_BYTES_S,

@@ -269,8 +269,11 @@ static void encode(struct peer *p)
 		return;
 	p->closing |= !p->codec.keep_conn;
 	fastcgi_end(&p->codec, &p->out);
-	if (p->options->trailer)
+	bool last = !p->closing && p->options->last && p->options->last(p->owner->context);
+	if (last && p->options->trailer)
 		fastcgi_trailer(&p->out);
+	else
+		p->closing |= last;
 	p->state = IDLE;
 	p->response = NULL;
 	keep_little(&p->params);

@@ -37,7 +37,11 @@ struct peer_options {
 	size_t params_max_bytes;
 	int64_t idle_us;
 	uint64_t slowest_bytes_s;
-	bool trailer; /* answers end with fastcgi_trailer(): the worker leaves, and the web server is nginx */
+	/* Asked at the end of each answer (with the owner's context): is it to be the connection's last? Then it ends with
+	 * fastcgi_trailer() when the web server is nginx, which closes the connection on that, else it is closed behind it.
+	 * NULL: the web server alone closes connections. */
+	bool (*last)(void *context);
+	bool trailer;
 };
 
 /* Takes fd over. NULL: out of memory, fd is closed. owner and options outlive the peer. */

@@ -400,6 +400,21 @@ static int take_fastcgi(struct link *k)
 	return status;
 }
 
+/* The bytes of a chunked body with its frame; 0: more is to come. Trailer fields are not expected. */
+static size_t chunked_bytes(struct view in)
+{
+	for (size_t at = 0;;) {
+		struct view rest = view_skip(in, at < in.n ? at : in.n);
+		const char *line = rest.n ? memmem(rest.p, rest.n, "\r\n", 2) : NULL;
+		if (!line)
+			return 0;
+		size_t n = strtoull(rest.p, NULL, 16);
+		at += (size_t)(line - rest.p) + 2 + n + 2;
+		if (n == 0)
+			return at <= in.n ? at : 0;
+	}
+}
+
 static int take_http(struct link *k)
 {
 	struct view in = buf_view(&k->in);
@@ -408,7 +423,7 @@ static int take_http(struct link *k)
 		return 0;
 	struct view head = view_make(in.p, (size_t)(end - in.p) + 2);
 	int status = status_of(head, "HTTP/1.1 ");
-	bool close_it = false, has_length = status == 204 || status == 304;
+	bool close_it = false, chunked = false, has_length = status == 204 || status == 304;
 	size_t length = 0;
 	for (struct view rest = head, line, name; view_split(&rest, '\n', &line);) {
 		if (!view_split(&line, ':', &name))
@@ -419,10 +434,16 @@ static int take_http(struct link *k)
 			has_length = true;
 		} else if (view_ieq(name, VIEW("Connection")) && view_ieq(value, VIEW("close"))) {
 			close_it = true;
+		} else if (view_ieq(name, VIEW("Transfer-Encoding")) && view_ieq(value, VIEW("chunked"))) {
+			chunked = true;
 		}
 	}
-	if (!status || !has_length)
+	if (!status || (!has_length && !chunked))
 		return -1;
+	if (chunked)
+		length = chunked_bytes(view_skip(in, head.n + 2));
+	if (chunked && !length)
+		return 0;
 	size_t whole = head.n + 2 + length;
 	if (in.n < whole)
 		return 0;

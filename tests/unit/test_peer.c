@@ -705,14 +705,32 @@ static void values_are_told_and_unknown_types_refused(void **state)
 	assert_memory_equal(b->got.p, "\1\13\0\0\0\10\0\0\115\0\0\0\0\0\0\0", 16);
 }
 
-static void leaving_worker_ends_answers_with_the_trailer(void **state)
+static bool always(void *context)
+{
+	(void)context;
+	return true;
+}
+
+static void last_answer_to_nginx_ends_with_the_trailer(void **state)
 {
 	struct bench *b = *state;
 	b->options.trailer = true;
+	b->options.last = always;
 	b->answer_at_once = true;
 	send_request(b, KEEP, true);
 	run_until(b, has_end);
 	assert_int_equal(b->behind, 1);
+}
+
+static void last_answer_to_others_is_followed_by_the_end_of_the_connection(void **state)
+{
+	struct bench *b = *state;
+	b->options.last = always;
+	b->answer_at_once = true;
+	send_request(b, KEEP, true);
+	run_until(b, is_end_of_stream);
+	assert_int_equal(b->closed, 1);
+	assert_view(buf_view(&b->out), ANSWER);
 }
 
 int main(void)
@@ -742,7 +760,8 @@ int main(void)
 		TEST(what_is_not_fastcgi_closes_the_connection),
 		TEST(second_request_at_a_time_is_refused_and_the_first_goes_on),
 		TEST(values_are_told_and_unknown_types_refused),
-		TEST(leaving_worker_ends_answers_with_the_trailer),
+		TEST(last_answer_to_nginx_ends_with_the_trailer),
+		TEST(last_answer_to_others_is_followed_by_the_end_of_the_connection),
 	};
 	return cmocka_run_group_tests_name("peer", tests, NULL, NULL);
 }
