@@ -9,8 +9,8 @@ import pytest
 from harness.process import Process, wait_until
 from harness.shared import LOAD, describe, host
 
-# COMPOSURE_SOAK=100000 is the long form.
-POSTS = int(os.environ.get("COMPOSURE_SOAK", "6000"))
+# COMPOSURE_POSTS=100000 (make soak) is the long form.
+POSTS = int(os.environ.get("COMPOSURE_POSTS", "6000"))
 
 pytestmark = pytest.mark.skipif(not (LOAD / "load").exists(), reason="tests/load/load was not built")
 
