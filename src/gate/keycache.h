@@ -5,7 +5,7 @@
  * PostgreSQL cannot be asked. Unknown ids have entries of their own kind and their own room, so that asking for many of
  * them cannot push good keys out.
  *
- * A set of four entries has a lock for its writers, which is tried, and a version for its readers, who take no lock.
+ * A set of eight entries has a lock for its writers, which is tried, and a version for its readers, who take no lock.
  */
 #ifndef COMPOSURE_KEYCACHE_H
 #define COMPOSURE_KEYCACHE_H

@@ -152,13 +152,13 @@ static void any_number_of_unknown_ids_pushes_no_good_key_out(void **state)
 static void in_a_full_set_the_oldest_makes_room(void **state)
 {
 	(void)state;
-	for (unsigned n = 0; n < 20000; n++)
+	for (unsigned n = 0; n < 60000; n++)
 		put(n, NOW + n / 100);
 	unsigned early = 0, late = 0;
 	for (unsigned n = 0; n < 500; n++)
-		early += get(n, NOW + 200) == KEY_KNOWN;
-	for (unsigned n = 19500; n < 20000; n++)
-		late += get(n, NOW + 200) == KEY_KNOWN;
+		early += get(n, NOW + 600) == KEY_KNOWN;
+	for (unsigned n = 59500; n < 60000; n++)
+		late += get(n, NOW + 600) == KEY_KNOWN;
 	assert_int_equal(early, 0);
 	assert_int_equal(late, 500);
 }
@@ -229,6 +229,15 @@ static void a_watch_file_cut_short_forgets_everything(void **state)
 	assert_false(watch_intact(watch));
 }
 
+static void a_thousand_keys_find_room(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 1000; n++)
+		put(n * 7919, NOW);
+	for (unsigned n = 0; n < 1000; n++)
+		assert_int_equal(get(n * 7919, NOW), KEY_KNOWN);
+}
+
 #define keys_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -240,6 +249,7 @@ int main(void)
 		keys_test(an_answer_that_a_change_overtook_is_out_of_date_when_it_comes),
 		keys_test(a_revoked_key_is_remembered_as_unknown),
 		keys_test(any_number_of_unknown_ids_pushes_no_good_key_out),
+		keys_test(a_thousand_keys_find_room),
 		keys_test(in_a_full_set_the_oldest_makes_room),
 		keys_test(an_id_of_another_length_is_unknown),
 		keys_test(stale_lock_words_cost_a_miss_until_they_are_repaired),
