@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ enum {
 	LEAVE_TO_OTHERS_US = 2000,
 	HAND_OVER_US = 50000,
 	LEAVE_US = 20000000, /* more than idle_ms: what is used still, is used all the time */
+	LARGE_BYTES = 131072,
 	SLOWEST_BYTES_S = 32768, /* of an answer: it lies in memory as long as it is being read */
 };
 
@@ -364,6 +366,8 @@ int worker_run(const struct settings *set, int listening_fd)
 			.slowest_bytes_s = SLOWEST_BYTES_S,
 		},
 	};
+	/* Not to grow with what was freed, as glibc's own does: an answer's memory goes back when the answer is through. */
+	(void)mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
 	int signals = signals_open();
 	if (!service_open(&w.service, set))
 		return EXIT_FAILURE;
