@@ -144,22 +144,33 @@ static void pad_start(struct sha256 *s, const uint8_t key[BLOCK], uint8_t with)
 	sha256_add(s, view_make(pad, BLOCK));
 }
 
-void hmac_sha256(struct view key, struct view message, uint8_t out[SHA256_BYTES])
+void hmac_key(struct hmac_key *k, struct view key)
 {
 	uint8_t block[BLOCK] = { 0 };
 	if (key.n > BLOCK)
 		sha256_of(key, block);
 	else if (key.n)
 		memcpy(block, key.p, key.n);
+	pad_start(&k->inner, block, 0x36);
+	pad_start(&k->outer, block, 0x5c);
+}
 
+void hmac_with(const struct hmac_key *k, struct view message, uint8_t out[SHA256_BYTES])
+{
 	uint8_t inner[SHA256_BYTES];
-	struct sha256 s;
-	pad_start(&s, block, 0x36);
+	struct sha256 s = k->inner;
 	sha256_add(&s, message);
 	sha256_end(&s, inner);
-	pad_start(&s, block, 0x5c);
+	s = k->outer;
 	sha256_add(&s, view_make((const char *)inner, sizeof inner));
 	sha256_end(&s, out);
+}
+
+void hmac_sha256(struct view key, struct view message, uint8_t out[SHA256_BYTES])
+{
+	struct hmac_key k;
+	hmac_key(&k, key);
+	hmac_with(&k, message, out);
 }
 
 /* Half a byte at a time: the table has 16 entries, and what is checked has 30 bytes. */

@@ -22,6 +22,15 @@ void sha256_add(struct sha256 *, struct view);
 void sha256_end(struct sha256 *, uint8_t out[SHA256_BYTES]);
 
 void sha256_of(struct view, uint8_t out[SHA256_BYTES]);
+
+/* A key of HMAC's, with what it takes of the work done: half, for a short message. */
+struct hmac_key {
+	struct sha256 inner, outer;
+};
+void hmac_key(struct hmac_key *, struct view key);
+void hmac_with(const struct hmac_key *, struct view message, uint8_t out[SHA256_BYTES]);
+
+/* Both at once. */
 void hmac_sha256(struct view key, struct view message, uint8_t out[SHA256_BYTES]);
 
 /* CRC-32 (IEEE 802.3, as zlib's crc32()). */

@@ -22,10 +22,10 @@ static bool is_base62(struct view v)
 	return true;
 }
 
-static bool id_is_ours(struct view id, const unsigned char secret[32])
+static bool id_is_ours(struct view id, const struct hmac_key *hmac)
 {
 	uint8_t mac[SHA256_BYTES];
-	hmac_sha256(view_make((const char *)secret, 32), view_make(id.p, ID_RANDOM), mac);
+	hmac_with(hmac, view_make(id.p, ID_RANDOM), mac);
 	uint64_t n = 0;
 	for (size_t i = 0; i < 5; i++)
 		n = n << 8 | mac[i];
@@ -45,7 +45,7 @@ bool apikey_split(struct view text, struct apikey *key)
 	return true;
 }
 
-bool apikey_parse(struct view text, const unsigned char installation_secret[32], struct apikey *key)
+bool apikey_parse_with(struct view text, const struct hmac_key *hmac, struct apikey *key)
 {
 	static const size_t CRC_AT = APIKEY_CHARS - APIKEY_CRC_CHARS;
 	struct apikey k;
@@ -53,11 +53,18 @@ bool apikey_parse(struct view text, const unsigned char installation_secret[32],
 		return false;
 	char crc[APIKEY_CRC_CHARS];
 	base62(crc32_of(view_make(text.p, CRC_AT)), crc, sizeof crc);
-	if (memcmp(crc, text.p + CRC_AT, sizeof crc) != 0 || !id_is_ours(k.id, installation_secret))
+	if (memcmp(crc, text.p + CRC_AT, sizeof crc) != 0 || !id_is_ours(k.id, hmac))
 		return false;
 	sha256_of(k.secret, k.hash);
 	*key = k;
 	return true;
+}
+
+bool apikey_parse(struct view text, const unsigned char installation_secret[32], struct apikey *key)
+{
+	struct hmac_key hmac;
+	hmac_key(&hmac, view_make((const char *)installation_secret, 32));
+	return apikey_parse_with(text, &hmac, key);
 }
 
 bool apikey_verify(const struct apikey *key, const unsigned char (*hashes)[SHA256_BYTES], const int64_t *valid_until_us,

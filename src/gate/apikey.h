@@ -34,6 +34,9 @@ bool apikey_split(struct view text, struct apikey *);
 /* True when the text has the form, its checksum fits and its id was made by this installation. */
 bool apikey_parse(struct view text, const unsigned char installation_secret[32], struct apikey *);
 
+/* The same, for who has hmac_key(installation_secret) at hand. */
+bool apikey_parse_with(struct view text, const struct hmac_key *, struct apikey *);
+
 /* True when the secret is one of n stored hashes, each 32 bytes, of which those with a time in valid_until_us (Unix
  * epoch; 0: no end) have not ended at now_us. Looks at all of them, whichever fits. */
 bool apikey_verify(const struct apikey *, const unsigned char (*hashes)[SHA256_BYTES], const int64_t *valid_until_us,

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES = 64, PLACES_BITS = 6 };
+/* 350 KB, of which only what is used is ever touched. */
+enum { PLACES_BITS = 12, PLACES = 1 << PLACES_BITS };
 
 struct remembered {
 	bool used;
@@ -17,12 +18,17 @@ struct remembered {
 
 struct keymemo {
 	unsigned char installation_secret[32]; /* that all of it was judged under */
+	struct hmac_key hmac; /* of it */
+	bool any;             /* something is remembered */
 	struct remembered place[PLACES];
 };
 
 struct keymemo *keymemo_create(void)
 {
-	return calloc(1, sizeof(struct keymemo));
+	struct keymemo *m = calloc(1, sizeof *m);
+	if (m)
+		hmac_key(&m->hmac, view_make((const char *)m->installation_secret, sizeof m->installation_secret));
+	return m;
 }
 
 void keymemo_destroy(struct keymemo *m)
@@ -44,8 +50,10 @@ static void forget_others(struct keymemo *m, const unsigned char installation_se
 {
 	if (memcmp(m->installation_secret, installation_secret, sizeof m->installation_secret) == 0)
 		return;
-	explicit_bzero(m, sizeof *m);
+	if (m->any)
+		explicit_bzero(m, sizeof *m);
 	memcpy(m->installation_secret, installation_secret, sizeof m->installation_secret);
+	hmac_key(&m->hmac, view_make((const char *)installation_secret, sizeof m->installation_secret));
 }
 
 bool keymemo_parse(struct keymemo *m, struct view text, const unsigned char installation_secret[32], struct apikey *key)
@@ -60,9 +68,9 @@ bool keymemo_parse(struct keymemo *m, struct view text, const unsigned char inst
 		*key = k;
 		return true;
 	}
-	if (!apikey_parse(text, installation_secret, key))
+	if (!apikey_parse_with(text, &m->hmac, key))
 		return false;
-	r->used = true;
+	r->used = m->any = true;
 	memcpy(r->text, text.p, sizeof r->text);
 	memcpy(r->hash, key->hash, sizeof r->hash);
 	return true;
