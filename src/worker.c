@@ -225,7 +225,9 @@ static void pause_accepting(struct worker *w, int64_t us)
 	loop_timer_set(w->service.loop, &w->accept_again, loop_now_us(w->service.loop) + us);
 }
 
-/* Not EPOLLEXCLUSIVE: who leaves a connection to another worker needs that one to be awake. */
+/* Not EPOLLEXCLUSIVE: who leaves a connection to another worker needs that one to be awake, and a worker that is killed
+ * between being woken and accepting would leave the connection to nobody. What it costs where each request has a
+ * connection of its own: 42 us of the workers' time for a 404 in place of 35. */
 static bool listen_again(struct worker *w)
 {
 	return loop_io_start(w->service.loop, &w->listener, w->listening_fd, LOOP_READ, false) == 0;
