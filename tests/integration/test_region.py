@@ -78,7 +78,7 @@ def test_the_others_go_on_when_one_ends_inside(point, how, fresh_database, place
     lost = victim(fresh_database, runtime_dir=place, point=f"{point}:{how}")
     if point.startswith("key-"):
         wait_until(lambda: ask(lost, "/readyz").status == 200, "the victim to be ready")
-        lost.poke(fresh_database.keys["demo"])
+        asked = lost.poke(fresh_database.keys["demo"])  # closed, it would be given up before its key is known
     wait_until(lost.gone, f"the victim to come to {point}")
     made = workers(2, fresh_database, runtime_dir=place)
     right(made, fresh_database)
