@@ -295,6 +295,7 @@ static void on_committed(void *context, struct tx *tx)
 	struct writing *w = writing(ex);
 	rows_free(ex->rows);
 	ex->rows = tx_take_rows(tx, MARK_WRITE);
+	rows_free(w->said);
 	w->said = tx_take_rows(tx, MARK_SAID);
 	ex->tx = NULL;
 	happened(ex, HAPPENED_COMMIT);
