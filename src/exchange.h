@@ -121,6 +121,7 @@ struct exchange {
 	struct page page;
 	struct page_writer writer;
 	bool writing;
+	bool runs_code;              /* its statements may run code of the user's */
 	struct total total;          /* of a list, where it is asked for */
 
 	struct writing *write;       /* what a write has on its way (writing.h), in the arena */

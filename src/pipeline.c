@@ -554,6 +554,7 @@ static void submit(struct exchange *ex, const struct session *session, bool writ
 		.session = *session,
 		.deadline_us = ex->deadline_us,
 		.write = write,
+		.scrub = ex->runs_code,
 		.rows = on_rows,
 		.done = on_query_done,
 	};
@@ -602,7 +603,7 @@ static enum next begin_anew(struct exchange *ex)
 	ex->function = NULL;
 	ex->key = NULL;
 	ex->reloaded = true;
-	ex->query_done = false;
+	ex->query_done = ex->runs_code = false;
 	ex->principal = (struct principal){ .has_key = false };
 	ex->step = STEP_CATALOG;
 	watcher_reload(ex->service->watcher);

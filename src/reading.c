@@ -111,6 +111,7 @@ enum next page_ask(struct exchange *ex)
 		st = page_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
 	if (st == OK && !page_shape(&ex->page, &ex->shape))
 		st = ERR_QUERY_TOO_COMPLEX;
+	ex->runs_code = st == OK && page_runs_code(&ex->page);
 	return st == OK ? ask_next(ex, NEXT) : problem(ex, st, detail);
 }
 
@@ -266,6 +267,7 @@ enum next item_ask(struct exchange *ex)
 		st = ERR_QUERY_TOO_COMPLEX;
 	if (st != OK)
 		return problem(ex, st, detail);
+	ex->runs_code = page_runs_code(&ex->page);
 	if (!item_statement(&ex->statement, &ex->page, &ex->shape, ex->key))
 		return problem(ex, arena_full(ex->arena) || ex->statement.failed ? ERR_QUERY_TOO_COMPLEX : ERR_NOT_FOUND, VIEW_NONE);
 	exchange_query(ex, false);

@@ -239,7 +239,7 @@ static void take_preconditions(struct exchange *ex)
 
 static bool code_may_run(const struct exchange *ex)
 {
-	return ex->function || ex->resource->user_triggers;
+	return ex->function || ex->resource->writing_runs_code;
 }
 
 static bool one_trip(const struct exchange *ex)

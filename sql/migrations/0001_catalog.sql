@@ -449,10 +449,6 @@ AS $f$
                       'deadline_ms', s.deadline_ms,
                       'rls', s.relrowsecurity,
                       'force_rls', s.relforcerowsecurity,
-                      'user_triggers', s.relhastriggers AND EXISTS (
-                        SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-                         WHERE t.tgrelid = s.relid AND NOT t.tgisinternal
-                           AND p.pronamespace <> 'composure'::regnamespace),
                       'select_roles', coalesce(allowed.sel, '[]'),
                       'insert_roles', coalesce(allowed.ins, '[]'),
                       'update_roles', coalesce(allowed.upd, '[]'),

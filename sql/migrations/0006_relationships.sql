@@ -35,6 +35,112 @@ CREATE OR REPLACE VIEW composure.resource_now AS
     LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
     CROSS JOIN LATERAL (SELECT coalesce(r.key, composure.find_key(r.relation)) AS found_key OFFSET 0) k;
 
+-- Code of the user's can leave the session other than it was: settings, the role, locks, temporary tables. A statement
+-- that may run some gets a session that is cleaned behind it. Volatility says nothing of that: a stable function may
+-- call set_config().
+CREATE FUNCTION composure.runs_code(relation oid, writing boolean) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $f$
+DECLARE
+  reached oid[] := '{}';
+  more oid[] := ARRAY[relation];
+  types oid[];
+  trees text[];
+  functions oid[];
+BEGIN
+  -- What a view or a policy reads, partitions, and where rows go or change with those that they refer to.
+  WHILE more <> '{}' LOOP
+    reached := reached || more;
+    more := ARRAY(
+      SELECT d.refobjid FROM pg_rewrite w
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+       WHERE w.ev_class = ANY (more) AND d.refobjid <> ALL (reached)
+      UNION
+      SELECT d.refobjid FROM pg_policy p
+        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
+       WHERE p.polrelid = ANY (more) AND d.refobjid <> ALL (reached)
+      UNION
+      SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (more) AND i.inhrelid <> ALL (reached)
+      UNION
+      SELECT c.conrelid FROM pg_constraint c
+       WHERE writing AND c.contype = 'f' AND c.confrelid = ANY (more) AND c.conrelid <> ALL (reached)
+         AND (c.confdeltype IN ('c', 'n', 'd') OR c.confupdtype IN ('c', 'n', 'd')));
+  END LOOP;
+
+  IF writing AND EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                          WHERE t.tgrelid = ANY (reached) AND NOT t.tgisinternal
+                            AND p.pronamespace <> 'composure'::regnamespace) THEN
+    RETURN true;
+  END IF;
+
+  -- Every expression of theirs. In the stored trees stand the functions that pg_depend knows nothing of, too: the
+  -- built-in ones.
+  trees := ARRAY(
+    SELECT w.ev_action::text FROM pg_rewrite w WHERE w.ev_class = ANY (reached)
+    UNION ALL
+    SELECT concat(p.polqual, p.polwithcheck) FROM pg_policy p WHERE p.polrelid = ANY (reached)
+    UNION ALL
+    SELECT d.adbin::text FROM pg_attrdef d
+      JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+     WHERE d.adrelid = ANY (reached) AND (writing OR a.attgenerated = 'v')
+    UNION ALL
+    SELECT c.conbin::text FROM pg_constraint c WHERE writing AND c.contype = 'c' AND c.conrelid = ANY (reached)
+    UNION ALL
+    SELECT concat(i.indexprs, i.indpred) FROM pg_index i
+     WHERE writing AND i.indrelid = ANY (reached) AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+    UNION ALL
+    SELECT t.partexprs::text FROM pg_partitioned_table t
+     WHERE writing AND t.partrelid = ANY (reached) AND t.partexprs IS NOT NULL);
+
+  -- Domains check what is cast to them, so do those that they, arrays and rows are made of.
+  types := '{}';
+  more := ARRAY(
+    SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY (reached) AND a.attnum > 0 AND a.atttypid >= 16384
+    UNION
+    SELECT m[1]::oid FROM unnest(trees) t (tree) CROSS JOIN LATERAL regexp_matches(tree, ':resulttype (\d{5,})', 'g') m);
+  WHILE more <> '{}' LOOP
+    types := types || more;
+    more := ARRAY(
+      SELECT part.oid FROM pg_type t CROSS JOIN LATERAL (
+        SELECT t.typbasetype
+        UNION ALL
+        SELECT t.typelem
+        UNION ALL
+        SELECT a.atttypid FROM pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0) part (oid)
+       WHERE t.oid = ANY (more) AND part.oid >= 16384 AND part.oid <> ALL (types)
+       GROUP BY part.oid);
+  END LOOP;
+  trees := trees || ARRAY(SELECT c.conbin::text FROM pg_constraint c WHERE c.contype = 'c' AND c.contypid = ANY (types));
+
+  functions := ARRAY(
+    SELECT m[1]::oid FROM unnest(trees) t (tree) CROSS JOIN LATERAL
+           regexp_matches(tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') m
+    UNION
+    SELECT o.oprcode FROM unnest(trees) t (tree) CROSS JOIN LATERAL
+           regexp_matches(tree, ':(?:opno|eqop|sortop) (\d{5,})', 'g') m JOIN pg_operator o ON o.oid = m[1]::oid
+    UNION
+    SELECT c.castfunc FROM pg_cast c WHERE c.castsource = ANY (types) OR c.casttarget = ANY (types));
+  functions := functions || ARRAY(
+    SELECT v.f FROM pg_aggregate a
+      CROSS JOIN LATERAL (VALUES (a.aggtransfn::oid), (a.aggfinalfn::oid), (a.aggmtransfn::oid), (a.aggmfinalfn::oid)) v (f)
+     WHERE a.aggfnoid = ANY (functions) AND v.f <> 0);
+
+  -- Of PostgreSQL's own and of those in C the volatile ones count, but for some that are known to be harmless.
+  RETURN EXISTS (
+    SELECT FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+     WHERE p.oid = ANY (functions)
+       AND CASE WHEN l.lanname IN ('internal', 'c') OR p.oid < 16384
+                THEN p.provolatile = 'v' AND p.prokind = 'f' AND p.proname NOT IN (
+                  'nextval', 'currval', 'lastval', 'random', 'clock_timestamp', 'timeofday',
+                  'gen_random_uuid', 'gen_random_bytes', 'uuid_generate_v1', 'uuid_generate_v1mc', 'uuid_generate_v4',
+                  'pg_sleep', 'pg_sleep_for', 'pg_sleep_until')
+                ELSE p.prokind <> 'a' END);
+END
+$f$;
+COMMENT ON FUNCTION composure.runs_code(oid, boolean) IS
+  'Internal: whether reading the relation, or writing to it, may run functions that leave something in the session';
+
 CREATE FUNCTION composure.catalog_resources() RETURNS json
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -101,10 +207,8 @@ AS $f$
            'deadline_ms', s.deadline_ms,
            'rls', s.relrowsecurity,
            'force_rls', s.relforcerowsecurity,
-           'user_triggers', s.relhastriggers AND EXISTS (
-             SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-              WHERE t.tgrelid = s.relid AND NOT t.tgisinternal
-                AND p.pronamespace <> 'composure'::regnamespace),
+           'reading_runs_code', composure.runs_code(s.relid, false),
+           'writing_runs_code', composure.runs_code(s.relid, true),
            'select_roles', coalesce(allowed.sel, '[]'),
            'insert_roles', coalesce(allowed.ins, '[]'),
            'update_roles', coalesce(allowed.upd, '[]'),
@@ -199,8 +303,13 @@ AS $f$
               FROM pg_namespace n WHERE n.oid IN (
                 SELECT c.relnamespace FROM pg_class c JOIN composure.resource r ON r.relation = c.oid)),
            (SELECT concat_ws('.', count(*), sum(m.xmin::text::bigint)) FROM pg_auth_members m),
-           (SELECT concat_ws('.', count(*), sum(t.xmin::text::bigint))
-              FROM pg_trigger t WHERE t.tgrelid IN (SELECT relation FROM composure.resource)),
+           -- What runs_code() follows, wherever it leads.
+           (SELECT concat_ws('.', count(*), sum(t.xmin::text::bigint)) FROM pg_trigger t WHERE NOT t.tgisinternal),
+           (SELECT concat_ws('.', count(*), sum(w.xmin::text::bigint)) FROM pg_rewrite w WHERE w.oid >= 16384),
+           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_policy p),
+           (SELECT concat_ws('.', count(*), sum(d.xmin::text::bigint)) FROM pg_attrdef d),
+           (SELECT concat_ws('.', count(*), sum(c.xmin::text::bigint)) FROM pg_constraint c WHERE c.contype = 'c'),
+           (SELECT concat_ws('.', count(*), sum(h.xmin::text::bigint)) FROM pg_inherits h),
            (SELECT concat_ws('.', count(*), sum(c.xmin::text::bigint))
               FROM pg_constraint c WHERE c.contype = 'f' AND c.conrelid IN (SELECT relation FROM composure.resource)),
            (SELECT concat_ws('.', count(*), sum(i.xmin::text::bigint))

@@ -218,7 +218,8 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.owner = -1,
 		.deadline_us = get_int_or(o, "deadline_ms", 0) * 1000,
 		.rls = get_bool(r, o, "rls"),
-		.user_triggers = get_bool(r, o, "user_triggers"),
+		.reading_runs_code = get_bool(r, o, "reading_runs_code"),
+		.writing_runs_code = get_bool(r, o, "writing_runs_code"),
 		.exact_count = get_bool(r, o, "exact_count"),
 		.regular_expressions = get_bool(r, o, "regular_expressions"),
 	};

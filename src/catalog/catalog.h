@@ -63,7 +63,8 @@ struct resource {
 	enum idempotency idempotency;
 	int owner;              /* column that holds the tenant, or -1 */
 	int64_t deadline_us;    /* 0: the worker's */
-	bool rls, user_triggers;
+	bool rls;
+	bool reading_runs_code, writing_runs_code; /* of the user's, that may leave something in the session */
 	bool exact_count, regular_expressions; /* may be asked for */
 	uint64_t *may[PRIVILEGE_COUNT]; /* bit sets over the catalog's roles */
 };

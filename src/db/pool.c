@@ -80,7 +80,7 @@ struct batch {
 	struct slot *slot;
 	struct batch *next;       /* in slot, oldest first; or free */
 	struct flight flight[SEGMENT_STATEMENTS_MAX];
-	unsigned n;
+	unsigned n;               /* 0: it cleans the session behind the one before */
 	bool exclusive;           /* nothing may queue behind it */
 	bool write;
 	bool hedged;              /* those behind the stall were sent once more */
@@ -95,6 +95,7 @@ struct slot {
 	int64_t ready_us;         /* since when it stands; 0: it does not */
 	struct query *held;       /* whose connection it is for now */
 	int64_t give_up_us;       /* of `held`: silence after that closes it */
+	bool dirty;               /* could not be cleaned: to be closed */
 };
 
 struct pool {
@@ -367,7 +368,7 @@ static void refuse(struct pool *p, struct query *q)
 
 static bool may_queue(const struct pool *p, const struct query *q)
 {
-	return !q->write && !q->alone && class_is_fast(p, q->class);
+	return !q->write && !q->scrub && !q->alone && class_is_fast(p, q->class);
 }
 
 static void wait_again(struct pool *p, struct query *q)
@@ -440,6 +441,8 @@ static bool on_rows(struct segment *s, unsigned statement, struct rows *rows)
 {
 	struct batch *b = batch_of(s);
 	struct pool *p = b->slot->pool;
+	if (statement >= b->n)
+		return false; /* of what cleans the session */
 	struct flight *f = &b->flight[statement];
 	struct query *q = f->query;
 	if (!q)
@@ -499,8 +502,12 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 			for (unsigned i = 0; i < b->n; i++)
 				class_lose(b->flight[i].class, loop_now_us(p->loop), took / b->n);
 	}
-	if (b->exclusive && !b->write)
+	if (b->exclusive && !b->write && b->n)
 		b->flight[0].class->n_alone--;
+	if (b->n == 0 && end == SEGMENT_FAILED) {
+		slot->dirty = true;
+		wake(p);
+	}
 	for (unsigned i = 0; i < b->n; i++) {
 		struct flight *f = &b->flight[i];
 		if (end != SEGMENT_DONE) {
@@ -623,6 +630,7 @@ static void on_closed(void *context, struct conn *c, struct view why)
 	int64_t now = loop_now_us(p->loop);
 	bool stood = slot->ready_us, settled = stood && now - slot->ready_us > SETTLED_US;
 	slot->ready_us = 0;
+	slot->dirty = false;
 	tell_why(p, why);
 	/* A connection that had stood is worth an attempt at once; one that could not be made backs off, with jitter. */
 	if (settled) {
@@ -677,13 +685,13 @@ static bool slot_is_stuck(const struct slot *s, int64_t now)
 
 static bool slot_is_shared(const struct slot *s, int64_t now)
 {
-	return conn_is_ready(s->conn) && !s->held && !(s->head && s->head->exclusive) && !slot_is_stuck(s, now);
+	return conn_is_ready(s->conn) && !s->held && !s->dirty && !(s->head && s->head->exclusive) && !slot_is_stuck(s, now);
 }
 
 static struct slot *idle_slot(struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_slots; i++)
-		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head && !p->slots[i].held)
+		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head && !p->slots[i].held && !p->slots[i].dirty)
 			return &p->slots[i];
 	return NULL;
 }
@@ -721,7 +729,7 @@ static int64_t left_ms(int64_t deadline_us, int64_t now)
 	return deadline_us > now ? (deadline_us - now + 999) / 1000 : 1;
 }
 
-static struct batch *batch_begin(struct pool *p, struct slot *slot, const struct query *first, int64_t deadline_us)
+static struct batch *batch_start(struct pool *p, struct slot *slot, bool write, int64_t deadline_us)
 {
 	struct batch *b = batch_take(p);
 	if (!b)
@@ -730,13 +738,21 @@ static struct batch *batch_begin(struct pool *p, struct slot *slot, const struct
 	b->next = NULL;
 	b->n = 0;
 	b->hedged = b->exclusive = false;
-	b->write = first->write;
+	b->write = write;
 	b->give_up_us = deadline_us + GRACE_US;
 	b->segment.rows = on_rows;
 	b->segment.done = on_done;
 	*slot->tail = b;
 	slot->tail = &b->next;
 	conn_begin(slot->conn, &b->segment);
+	return b;
+}
+
+static struct batch *batch_begin(struct pool *p, struct slot *slot, const struct query *first, int64_t deadline_us)
+{
+	struct batch *b = batch_start(p, slot, first->write, deadline_us);
+	if (!b)
+		return NULL;
 	int64_t now = loop_now_us(p->loop);
 	conn_settings(slot->conn, &b->segment, &first->session, left_ms(deadline_us, now), !first->write);
 	return b;
@@ -753,7 +769,22 @@ static void batch_add(struct pool *p, struct batch *b, struct query *q)
 	q->n_sent++;
 	p->n_sent++;
 	b->slot->n_out++;
-	conn_statement(b->slot->conn, &b->segment, q->statement, !q->alone && q->class->successes >= NAMED_RUNS);
+	/* Prepared names may be deallocated, and taken, by code of the user's. */
+	bool named = !q->alone && !q->scrub && q->class->successes >= NAMED_RUNS;
+	conn_statement(b->slot->conn, &b->segment, q->statement, named);
+}
+
+/* Behind what may have left something in the session, in the same trip. */
+static void send_scrub(struct pool *p, struct slot *slot, const struct query *q)
+{
+	struct batch *b = batch_start(p, slot, false, q->deadline_us);
+	if (!b) {
+		slot->dirty = true;
+		return;
+	}
+	b->exclusive = true;
+	conn_scrub(slot->conn, &b->segment);
+	conn_sync(slot->conn, &b->segment);
 }
 
 static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
@@ -770,6 +801,8 @@ static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
 	q->class->n_alone += !q->write;
 	batch_add(p, b, q);
 	conn_sync(slot->conn, &b->segment);
+	if (q->scrub)
+		send_scrub(p, slot, q);
 	return true;
 }
 
@@ -787,12 +820,12 @@ static struct shares shares_now(const struct pool *p, int64_t now)
 		struct batch *b = p->slots[i].head;
 		n += p->slots[i].ready_us != 0 || p->backoff_us == 0;
 		s.all += p->slots[i].held || (b && b->exclusive);
-		if (b && b->exclusive && !b->write && head_for_us(p, &b->segment) > SLOW_US)
+		if (b && b->exclusive && !b->write && b->n && head_for_us(p, &b->segment) > SLOW_US)
 			b->flight[0].class->slow_at_us = now;
 	}
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		const struct batch *b = p->slots[i].head;
-		s.slow += b && b->exclusive && !b->write && class_is_slow(b->flight[0].class, now);
+		s.slow += b && b->exclusive && !b->write && b->n && class_is_slow(b->flight[0].class, now);
 	}
 	s.all_max = n > 1 ? n - 1 : 1;
 	s.slow_max = n > 1 ? n / 2 : 1;
@@ -994,10 +1027,18 @@ static void tick(struct timer *t)
 	set_tick(p, now);
 }
 
+static void close_dirty(struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_slots; i++)
+		if (p->slots[i].dirty && !p->slots[i].head)
+			conn_close(p->slots[i].conn, VIEW("its session could not be cleaned"));
+}
+
 static void flush(struct task *t)
 {
 	struct pool *p = CONTAINER_OF(t, struct pool, flush);
 	int64_t now = loop_now_us(p->loop);
+	close_dirty(p);
 	promote_proven(p);
 	flush_alone(p, now);
 	while (p->fast.head && flush_fast_one(p, now))

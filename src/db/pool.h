@@ -8,6 +8,8 @@
  *    half of the connections for each class (the first of all on one), reads of slow ones on at most half for all of
  *    them, and all together never on the last one. Classes take turns: however many wait of one, the next one is
  *    another's.
+ *  - A query that may run code of the user's is one of these, and its session is cleaned behind it before anything else
+ *    is sent there.
  *  - When the oldest segment of a connection is out for too long (5 ms; up to 12 where all are slow), nothing more is
  *    sent behind it, and the reads that wait there are sent once more elsewhere; the first answer counts. A sixteenth
  *    of the answers bounds how many are.
@@ -44,6 +46,7 @@ struct query {
 	struct session session;
 	int64_t deadline_us; /* PostgreSQL is given what is left of it; the caller watches its own clock */
 	bool write;
+	bool scrub; /* it may leave something in the session */
 
 	/* The statement's rows, which the callee owns from then on: rows_free(). Not called when it failed; at most once. A
 	 * write's rows come before its commit is known: only done() says that it took effect. */

@@ -299,3 +299,18 @@ enum status page_blame(const struct page *page, struct view value, struct view *
 			return ERR_INVALID_CURSOR;
 	return OK;
 }
+
+static bool node_runs_code(const struct node *n)
+{
+	if (n->resource->reading_runs_code || (n->link.junction && n->link.junction->reading_runs_code))
+		return true;
+	for (const struct node *c = n->child; c; c = c->next)
+		if (node_runs_code(c))
+			return true;
+	return false;
+}
+
+bool page_runs_code(const struct page *p)
+{
+	return node_runs_code(&p->tree.root);
+}

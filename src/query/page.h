@@ -34,6 +34,9 @@ enum status page_read(struct page *, const struct bounds *, const struct asker *
 enum status item_read(struct page *, const struct bounds *, const struct asker *, const struct resource *,
                       const struct params *, struct view *detail) MUST_CHECK;
 
+/* Whether code of the user's may run in it: a view's, a policy's, of whatever it reads. */
+bool page_runs_code(const struct page *);
+
 /* Of a statement of which PostgreSQL could not read a value (absent: it did not say which): whose fault it is, and the
  * place.
  * ERR_INVALID_CURSOR, ERR_INVALID_VALUE, or OK when it is nobody's. */

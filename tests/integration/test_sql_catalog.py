@@ -9,7 +9,7 @@ COLUMN = {"name", "type_oid", "base_oid", "type_kind", "type", "category", "elem
           "read_only", "has_default", "generated", "sortable", "nondeterministic"}
 RESOURCE = {"name", "oid", "schema", "relation", "kind", "methods", "columns", "key", "order", "page_default",
             "page_max", "cache", "cost_read", "cost_write", "idempotency", "owner", "deadline_ms", "rls", "force_rls",
-            "user_triggers", "exact_count", "regular_expressions", "select_roles", "insert_roles", "update_roles", "delete_roles"}
+            "reading_runs_code", "writing_runs_code", "exact_count", "regular_expressions", "select_roles", "insert_roles", "update_roles", "delete_roles"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_resource_has_exactly_the_documented_members(session):
         "methods": ["GET", "POST", "PATCH", "PUT", "DELETE"], "key": ["id"],
         "order": [{"column": "id", "desc": False, "nulls_first": False}], "page_default": 50, "page_max": 200,
         "cache": None, "cost_read": 1, "cost_write": 1, "idempotency": "optional", "owner": None, "deadline_ms": None,
-        "rls": False, "force_rls": False, "user_triggers": False, "exact_count": False, "regular_expressions": False,
+        "rls": False, "force_rls": False, "reading_runs_code": False, "writing_runs_code": False, "exact_count": False, "regular_expressions": False,
         "select_roles": [], "insert_roles": [],
         "update_roles": [], "delete_roles": []}
     assert t["columns"][0] == {
@@ -229,11 +229,67 @@ def test_row_level_security_and_triggers_are_told(session):
     expose(session, "'public.t'")
     expose(session, "'public.child'")
     # The triggers of a foreign key are PostgreSQL's own.
-    assert [(r["rls"], r["force_rls"], r["user_triggers"]) for r in session.catalog()["resources"]] == [(False,) * 3] * 2
+    assert [(r["rls"], r["force_rls"], r["writing_runs_code"]) for r in session.catalog()["resources"]] == [(False,) * 3] * 2
     session.run("ALTER TABLE public.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; "
                 "CREATE TRIGGER x BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.nop()")
     t = session.resource("t")
-    assert (t["rls"], t["force_rls"], t["user_triggers"]) == (True, True, True)
+    assert (t["rls"], t["force_rls"], t["reading_runs_code"], t["writing_runs_code"]) == (True, True, False, True)
+
+
+# What runs in reading the relation and in writing to it: the statements that make it so, of a table t (id, v) with a
+# function f() in plpgsql, and what is to be found.
+CODE = {
+    "nothing": ("SELECT", False, False),
+    "a function in a view": ("CREATE VIEW w AS SELECT id, f() AS v FROM t", True, True),
+    "a stable one is code, too": ("ALTER FUNCTION f() IMMUTABLE; CREATE VIEW w AS SELECT id, f() AS v FROM t", True, True),
+    "a view of a view": ("CREATE VIEW u AS SELECT id, f() AS v FROM t; CREATE VIEW w AS SELECT * FROM u", True, True),
+    "in a view's condition": ("CREATE VIEW w AS SELECT id FROM t WHERE EXISTS (SELECT FROM generate_series(1, f()))", True, True),
+    "set_config": ("CREATE VIEW w AS SELECT id, set_config('a.b', 'c', false) FROM t", True, True),
+    "a session's lock": ("CREATE VIEW w AS SELECT id, pg_advisory_lock(1)::text FROM t", True, True),
+    "built-in and harmless": ("CREATE VIEW w AS SELECT id, random(), clock_timestamp(), lower('A'), gen_random_uuid(),"
+                              " pg_sleep(0)::text, count(*) OVER () FROM t", False, False),
+    "an operator": ("CREATE FUNCTION g(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE OPERATOR ~~~ "
+                    "(FUNCTION = g, LEFTARG = int, RIGHTARG = int); CREATE VIEW w AS SELECT id FROM t WHERE id ~~~ 1", True, True),
+    "an aggregate": ("CREATE FUNCTION g(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE AGGREGATE a (int) "
+                     "(SFUNC = g, STYPE = int); CREATE VIEW w AS SELECT a(id) AS id FROM t", True, True),
+    "an aggregate of built-in functions": ("CREATE AGGREGATE a (int) (SFUNC = int4larger, STYPE = int); "
+                                           "CREATE VIEW w AS SELECT a(id) AS id FROM t", False, False),
+    "a policy": ("CREATE POLICY p ON t USING (f() = 1)", True, True),
+    "a policy for new rows": ("CREATE POLICY p ON t FOR INSERT WITH CHECK (f() = 1)", True, True),
+    "a policy that reads a view": ("CREATE VIEW u AS SELECT f() AS v; CREATE POLICY p ON t USING (id IN (SELECT v FROM u))", True, True),
+    "a default": ("ALTER TABLE t ALTER v SET DEFAULT f()", False, True),
+    "a check": ("ALTER TABLE t ADD CHECK (v > f())", False, True),
+    "an index": ("ALTER FUNCTION f() IMMUTABLE; CREATE INDEX ON t ((f() + id))", False, True),
+    "a domain": ("CREATE DOMAIN d AS int CHECK (VALUE > f()); ALTER TABLE t ALTER v TYPE d", True, True),
+    "a domain of a domain, in an array": ("CREATE DOMAIN c AS int CHECK (VALUE > f()); CREATE DOMAIN d AS c; "
+                                          "ALTER TABLE t ADD x d[]", True, True),
+    "a domain with a plain check": ("CREATE DOMAIN d AS int CHECK (VALUE > 0); ALTER TABLE t ALTER v TYPE d", False, False),
+    "a trigger": ("CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION nop()", False, True),
+    "a trigger behind a view": ("CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION nop(); "
+                                "CREATE VIEW w AS SELECT * FROM t", False, True),
+    "a trigger of what goes with it": ("CREATE TABLE c (id int REFERENCES t ON DELETE CASCADE); CREATE TRIGGER x BEFORE DELETE "
+                                       "ON c FOR EACH ROW EXECUTE FUNCTION nop()", False, True),
+    "a trigger of what does not": ("CREATE TABLE c (id int REFERENCES t); CREATE TRIGGER x BEFORE DELETE "
+                                   "ON c FOR EACH ROW EXECUTE FUNCTION nop()", False, False),
+    "a trigger of a partition": ("CREATE TABLE w (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE TABLE w1 PARTITION OF w "
+                                 "DEFAULT; CREATE TRIGGER x BEFORE INSERT ON w1 FOR EACH ROW EXECUTE FUNCTION nop()", False, True),
+}
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_whether_code_may_run_is_told_and_followed(session, what):
+    text, reading, writing = CODE[what]
+    session.run("SET search_path = public; CREATE TABLE t (id int PRIMARY KEY, v int);"
+                "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';"
+                "CREATE FUNCTION nop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    expose(session, "'public.t'")
+    before = session.one("SELECT composure.catalog_state()")
+    session.run(text)
+    assert text == "SELECT" or " INDEX " in text or session.one("SELECT composure.catalog_state()") != before
+    name = "w" if session.one("SELECT to_regclass('public.w') IS NOT NULL") else "t"
+    expose(session, f"'public.{name}', key => '{{id}}'")
+    found = session.resource(name)
+    assert (found["reading_runs_code"], found["writing_runs_code"]) == (reading, writing)
 
 
 def test_rights_need_the_schema_too(session):

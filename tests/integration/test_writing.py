@@ -365,6 +365,42 @@ def test_nothing_of_a_function_is_left_for_the_next_request(fresh_database, work
         assert api.post(once=f"{what}-{turn}".replace(" ", "-")).status == 201
 
 
+@pytest.mark.parametrize("what", LEFT)
+def test_nothing_of_a_view_is_left_for_the_next_request(fresh_database, worker, what):
+    leave, look, expected = LEFT[what]
+    fresh_database.sql(f"""
+        CREATE FUNCTION public.leave() RETURNS int LANGUAGE plpgsql AS $$BEGIN {leave}; RETURN 1; END$$;
+        CREATE VIEW public.leaving AS SELECT public.leave() AS id; GRANT SELECT ON public.leaving TO api_user;
+        SELECT composure.expose('public.leaving', key => '{{id}}')""")
+    fresh_database.sql(f"CREATE VIEW public.looking AS SELECT 1 AS id, ({look})::text AS it; GRANT SELECT ON public.looking TO api_user;"
+                       "SELECT composure.expose('public.looking', key => '{id}')")
+    api = Api(worker(fresh_database, connections=1), fresh_database.keys["demo"])
+    for _ in range(3):
+        # Not everything may be done while reading.
+        assert api("GET", "/api/leaving").status == api("GET", "/api/leaving/1").status
+        found = api("GET", "/api/looking")
+        assert (found.status, json.loads(found.body)["data"][0]["it"]) == (200, expected)
+        assert api("GET", "/api/users/1").status == 200
+
+
+@pytest.mark.parametrize("where", ["ALTER TABLE public.users ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON public.users USING (public.leave() = 1)",
+                                   "ALTER TABLE public.payments ALTER note SET DEFAULT public.leave()",
+                                   "ALTER TABLE public.payments ADD CHECK (public.leave() = 1)"],
+                         ids=["policy", "default", "check"])
+def test_nothing_of_code_that_nobody_calls_by_name_is_left(fresh_database, worker, where):
+    leave, look, expected = LEFT["role"]
+    fresh_database.sql(f"""
+        CREATE FUNCTION public.leave() RETURNS int LANGUAGE plpgsql AS $$BEGIN {leave}; RETURN 1; END$$;
+        CREATE VIEW public.looking AS SELECT 1 AS id, ({look})::text AS it; GRANT SELECT ON public.looking TO api_user;
+        SELECT composure.expose('public.looking', key => '{{id}}'); {where}""")
+    api = Api(worker(fresh_database, connections=1), fresh_database.keys["demo"])
+    for turn in range(3):
+        api("GET", "/api/users/1")
+        assert api.post({"user_id": 1, "amount": 1, "currency": "EUR"}).status == 201
+        assert json.loads(api("GET", "/api/looking").body)["data"][0]["it"] == expected
+        assert api.post(once=f"k{turn}").status == 201
+
+
 def test_nothing_of_a_trigger_is_left_either(fresh_database, worker):
     fresh_database.sql("""
         CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN

@@ -20,7 +20,8 @@
 	"{\"name\":\"" name "\",\"oid\":16384,\"schema\":\"public\",\"relation\":\"users\",\"kind\":\"r\"," more       \
 	"\"methods\":[\"GET\",\"POST\",\"DELETE\",\"BREW\"],\"columns\":[" columns "],\"key\":[" key                   \
 	"],\"order\":[" order "],\"page_default\":50,\"page_max\":200,\"cost_read\":1,\"cost_write\":2,"               \
-	"\"idempotency\":\"required\",\"deadline_ms\":1500,\"rls\":true,\"user_triggers\":false,\"exact_count\":true," \
+	"\"idempotency\":\"required\",\"deadline_ms\":1500,\"rls\":true,\"exact_count\":true," \
+	"\"reading_runs_code\":false,\"writing_runs_code\":true,"                                                      \
 	"\"regular_expressions\":false,"                                                                               \
 	"\"select_roles\":[\"anon\",\"user\"],\"insert_roles\":[\"user\",\"stranger\"],\"update_roles\":[],"           \
 	"\"delete_roles\":[]}"
