@@ -1,0 +1,90 @@
+"""PostgreSQL goes, comes back, and stands still under a worker that has requests; a worker is told to leave with requests
+in it."""
+
+import json
+import signal
+import threading
+import time
+
+from harness.process import wait_until
+
+
+def ask(workers, uri, key):
+    with workers.fcgi() as c:
+        return c.ask("GET", uri, {"Authorization": f"Bearer {key}"})
+
+
+def slow(database, seconds):
+    database.sql(f"""CREATE VIEW public.slow AS SELECT 1 AS id, pg_sleep({seconds})::text AS slept;
+                     GRANT SELECT ON public.slow TO api_user; SELECT composure.expose('public.slow', key => '{{id}}')""")
+
+
+class Asker(threading.Thread):
+    """Asks without a pause: (when, how long, status) of each request."""
+
+    def __init__(self, workers, uri, key):
+        super().__init__()
+        self.workers, self.uri, self.key, self.got, self.over = workers, uri, key, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            begin = time.monotonic()
+            status = ask(self.workers, self.uri, self.key).status
+            self.got.append((begin, time.monotonic() - begin, status))
+
+    def end(self):
+        self.over.set()
+        self.join()
+        return self.got
+
+
+def test_postgresql_may_be_restarted_under_a_worker(own_cluster, own_database, worker):
+    made = worker(own_database, deadline_ms=2000)
+    pid, key = made.processes[0].pid, own_database.keys["demo"]
+    askers = [Asker(made, "/api/users?limit=5", key) for _ in range(4)]
+    for how in (own_cluster.restart, lambda: (own_cluster.kill(), own_cluster.start())):
+        wait_until(lambda: all(a.got and a.got[-1][2] == 200 for a in askers), "answers before")
+        how()
+        back = time.monotonic()
+        wait_until(lambda: all(a.got[-1][0] > back and a.got[-1][2] == 200 for a in askers), "answers after", 5)
+    got = [one for asker in askers for one in asker.end()]
+    assert {status for _, _, status in got} <= {200, 503}
+    assert max(took for _, took, _ in got) < 2.5
+    assert made.processes[0].pid == pid and made.processes[0].alive()
+
+
+def test_postgresql_that_stands_still_costs_no_more_than_the_deadline(own_cluster, own_database, worker):
+    made = worker(own_database, deadline_ms=500)
+    pid, key = made.processes[0].pid, own_database.keys["demo"]
+    assert ask(made, "/api/users/1", key).status == 200
+    own_cluster.freeze()
+    try:
+        askers = [Asker(made, "/api/users?limit=5", key) for _ in range(8)]
+        wait_until(lambda: all(len(a.got) >= 3 for a in askers), "answers while it stands still")
+        assert ask(made, "/healthz", key).status == 200
+        assert ask(made, "/api/nothing", key).status == 404
+        got = [one for asker in askers for one in asker.end()]
+    finally:
+        own_cluster.thaw()
+    assert {status for _, _, status in got} <= {503, 504}
+    assert max(took for _, took, _ in got) < 1
+    wait_until(lambda: ask(made, "/api/users/1", key).status == 200, "an answer after")
+    assert made.processes[0].pid == pid and made.processes[0].alive()
+
+
+def test_sigterm_lets_what_is_in_flight_finish(fresh_database, worker):
+    slow(fresh_database, 0.5)
+    made = worker(fresh_database)
+    process, key = made.processes[0], fresh_database.keys["demo"]
+    assert ask(made, "/api/slow", key).status == 200  # it knows the key and the statement
+    with made.fcgi() as c:
+        got = []
+        asking = threading.Thread(target=lambda: got.append(c.ask("GET", "/api/slow", {"Authorization": f"Bearer {key}"})))
+        asking.start()
+        wait_until(lambda: fresh_database.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = "
+                                                "'PgSleep'") == 1, "the statement to be running")
+        process.send_signal(signal.SIGTERM)
+        asking.join(10)
+    assert [(answer.status, json.loads(answer.body)["data"][0]["id"]) for answer in got] == [(200, 1)]
+    assert process.popen.wait(10) == 0, process.output()
