@@ -834,11 +834,14 @@ static struct shares shares_now(const struct pool *p, int64_t now)
 
 /* Writes, and reads that are not known to be slow, share what slow ones leave; none of it is the last connection. Of a
  * class of which nothing, or nothing good, is known there is one at a time: fifty of it may be fifty slow ones. */
-static bool has_share(const struct class *c, const struct query *q, const struct shares *s, int64_t now)
+static bool has_share(const struct pool *p, const struct class *c, const struct query *q, const struct shares *s, int64_t now)
 {
 	if (s->all >= s->all_max)
 		return false;
 	if (q->write || q->granted)
+		return true;
+	/* They cannot be sent once more elsewhere, nor behind others: more of them at a time is all that helps. */
+	if (q->scrub && class_is_fast(p, c))
 		return true;
 	if (class_is_slow(c, now))
 		return s->slow < s->slow_max;
@@ -879,7 +882,7 @@ static void flush_alone(struct pool *p, int64_t now)
 	for (unsigned in_vain = 0; p->ring && in_vain < p->n_ring;) {
 		struct class *c = p->ring;
 		struct query *q = c->waiting.head;
-		if (!has_share(c, q, &s, now)) {
+		if (!has_share(p, c, q, &s, now)) {
 			p->ring = c->next;
 			in_vain++;
 			continue;
