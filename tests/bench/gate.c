@@ -98,6 +98,49 @@ static void put_key(const char *text, bool known)
 		keycache_put_unknown(keys, k.id, keycache_generation(keys, k.id), now);
 }
 
+/* Five hundred resources, and names that none of them has. */
+static void measure_routes(int calls)
+{
+	enum { RESOURCES = 500, NAMES = 32 };
+	static struct resource resources[RESOURCES];
+	static char name[RESOURCES][16], nothing[NAMES][16];
+	for (int i = 0; i < RESOURCES; i++) {
+		int n = snprintf(name[i], sizeof name[i], "resource_%03d", i);
+		resources[i].name = view_make(name[i], (size_t)n);
+	}
+	for (int i = 0; i < NAMES; i++)
+		(void)snprintf(nothing[i], sizeof nothing[i], "resource_%03dx", i * 15);
+	const struct catalog c = { .resources = resources, .n_resources = RESOURCES };
+	int64_t begin = user_ns();
+	for (int i = 0; i < calls; i++)
+		if (catalog_resource(&c, view_make(nothing[i % NAMES], 13)))
+			exit(1);
+	printf("%-44s %6.0f ns\n", "404: none of 500 resources", (double)(user_ns() - begin) / calls);
+}
+
+/* As a worker does that comes to others: region, watch, and what lies in the region. Wall time. */
+static void measure_attach(const char *folder, const char *instance, struct region *r)
+{
+	enum { TIMES = 200 };
+	int64_t took = 0, longest = 0;
+	for (int i = 0; i < TIMES; i++) {
+		int64_t begin = clock_us();
+		struct watch *w = watch_open(folder, instance);
+		struct region *other = region_open(&(struct region_options){ .folder = folder, .instance = instance });
+		struct keycache *k = keycache_open(other, w, 1, 1);
+		region_ready(other);
+		int64_t us = clock_us() - begin;
+		took += us;
+		longest = us > longest ? us : longest;
+		if (!region_is_shared(other) || region_alone(other) || !region_is_shared(r))
+			exit(1);
+		keycache_close(k);
+		region_close(other);
+		watch_close(w);
+	}
+	printf("%-44s %6.0f us, %lld at most\n", "attach", (double)took / TIMES, (long long)longest);
+}
+
 int main(int argc, char **argv)
 {
 	static char good[32][APIKEY_CHARS], many[1024][APIKEY_CHARS], forged[32][APIKEY_CHARS], gone[32][APIKEY_CHARS],
@@ -132,6 +175,8 @@ int main(int argc, char **argv)
 	measure("401: mistyped", mistyped, 32, 401, calls / 10);
 	measure("401: forged, with the right checksum", forged, 32, 401, calls / 10);
 	measure("401: no such key, or revoked", gone, 32, 401, calls / 10);
+	measure_routes(calls);
+	measure_attach(argv[1], instance, region);
 	keymemo_destroy(memo);
 	keycache_close(keys);
 	region_close(region);

@@ -11,7 +11,7 @@ import pytest
 from harness.cluster import find_key
 from harness.process import wait_until
 from harness.servers import Workers
-from harness.shared import LOAD, ask, auth, describe, host, key_id
+from harness.shared import LOAD, POINTS, ask, auth, describe, host, key_id
 
 IN_FORCE_MS = 100
 ROUNDS = 7
@@ -89,10 +89,10 @@ def test_changes_are_in_force_everywhere_within_100_ms(two_hosts, fresh_database
     for what, ms in took.items():
         print(f"{what}: in force in 4 workers of 2 hosts after {statistics.median(ms):.0f} ms (median of {len(ms)}),"
               f" {max(ms):.0f} ms at most")
-    # On a machine that has others to serve the best one has to do.
-    judge = statistics.median if os.getloadavg()[0] < os.cpu_count() else min
+    # A machine that has others to serve, or whose sanitizers make all of it slow, has ten times as long.
+    bound = IN_FORCE_MS * (1 if os.getloadavg()[0] < os.cpu_count() and not POINTS else 10)
     for what, ms in took.items():
-        assert judge(ms) < 10 * IN_FORCE_MS, (what, ms)  # the figures are printed; a busy machine keeps this
+        assert statistics.median(ms) < bound, (what, ms)
 
 
 def test_refusals_cost_no_query(fresh_database, new_home, workers):

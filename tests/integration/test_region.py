@@ -143,9 +143,9 @@ def test_the_watch_is_taken_over(how, bound_ms, fresh_database, place, workers):
             old.send_signal(signal.SIGCONT)
             wait_until(lambda: "lost the watch" in old.output().rpartition("has the watch")[2], "it to notice")
     print(f"taken over after {how}: " + ", ".join(f"{ms:.0f}" for ms in sorted(took)) + " ms")
-    # The figure is printed; what is asserted leaves room for a machine that is busy with other things (371 ms seen under
-    # a load of 12 on two cores, 35 to 61 on a quiet one).
-    assert statistics.median(took) < 10 * bound_ms
+    # A machine that is busy with other things has ten times as long (371 ms seen under a load of 12 on two cores, 18 to 53
+    # on a quiet one).
+    assert statistics.median(took) < bound_ms * (1 if os.getloadavg()[0] < os.cpu_count() else 10)
 
 
 # --- random ends ---

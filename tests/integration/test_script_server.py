@@ -236,8 +236,25 @@ def test_an_own_database_is_migrated_and_served(start, own_cluster):
     server = start("--dsn", dsn).wait_until_it_serves()
     database.sql('GRANT USAGE ON SCHEMA "Sales" TO api_user; GRANT SELECT ON "Sales"."Order Lines" TO api_user;'
                  """SELECT composure.expose('"Sales"."Order Lines"', name => 'order_lines')""")
+    database.sql('''
+        CREATE TYPE "Sales"."Mood" AS ENUM ('sad', 'ok'); CREATE DOMAIN "Sales"."Cents" AS int CHECK (VALUE >= 0);
+        CREATE TABLE "Sales".moods (id int PRIMARY KEY, mood "Sales"."Mood", price "Sales"."Cents", tags text[]);
+        INSERT INTO "Sales".moods VALUES (1, 'sad', 5, '{a,b}'), (2, 'ok', 7, NULL);
+        CREATE TABLE "Sales".parts (day date, n int, PRIMARY KEY (day, n)) PARTITION BY RANGE (day);
+        CREATE TABLE "Sales".p1 PARTITION OF "Sales".parts FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+        CREATE TABLE "Sales".p2 PARTITION OF "Sales".parts DEFAULT;
+        INSERT INTO "Sales".parts SELECT date '2026-01-30' + g, g FROM generate_series(1, 5) g;
+        CREATE VIEW "Sales".sums AS SELECT "Order", count(*) AS n FROM "Sales"."Order Lines" GROUP BY 1;
+        GRANT SELECT ON "Sales".moods, "Sales".parts, "Sales".sums TO api_user;
+        SELECT composure.expose('"Sales".moods'), composure.expose('"Sales".parts'),
+               composure.expose('"Sales".sums', key => '{Order}')''')
     client = server.client()
-    wait_until(lambda: client.get("/api/order_lines").status == 200, "the catalog to be read again")
+    wait_until(lambda: client.get("/api/order_lines").status == client.get("/api/sums").status == 200,
+               "the catalog to be read again")
+    assert list(client.walk("/api/moods?limit=1")) == [{"id": 1, "mood": "sad", "price": 5, "tags": ["a", "b"]},
+                                                       {"id": 2, "mood": "ok", "price": 7, "tags": None}]
+    assert [row["n"] for row in client.walk("/api/parts?limit=2")] == [1, 2, 3, 4, 5]
+    assert [row["n"] for row in client.walk("/api/sums?limit=2")] == [4] * 5
     rows = list(client.walk("/api/order_lines?limit=3"))
     assert rows == [{"Order": o, "line": n, "What?": f"{o}/{n}"} for o in range(1, 6) for n in range(1, 5)]
     assert client.get("/api/order_lines/3,2").json == {"Order": 3, "line": 2, "What?": "3/2"}

@@ -72,7 +72,7 @@ struct stream {
 	unsigned connections;
 	double rate;
 	uint64_t count;   /* 0: no limit but the time */
-	int64_t from, to; /* what stands for {} in the URI */
+	int64_t from, to; /* what stands for {} in the URI and in one header */
 	int64_t late_us;
 	bool abandon;
 
@@ -125,16 +125,23 @@ static void stop_when_over(struct load *l)
 
 /* --- requests out --- */
 
-static void put_uri(struct buf *b, const struct stream *s)
+/* The number of the request where {} stands. */
+static void put_filled(struct buf *b, const struct stream *s, struct view text)
 {
-	const char *hole = strstr(s->uri, "{}");
+	const char *hole = memmem(text.p, text.n, "{}", 2);
 	if (!hole) {
-		buf_put(b, s->uri, strlen(s->uri));
+		buf_view_put(b, text);
 		return;
 	}
-	buf_put(b, s->uri, (size_t)(hole - s->uri));
+	size_t before = (size_t)(hole - text.p);
+	buf_put(b, text.p, before);
 	buf_i64(b, s->from + (int64_t)(s->sent % (uint64_t)(s->to - s->from + 1)));
-	buf_put(b, hole + 2, strlen(hole + 2));
+	buf_view_put(b, view_skip(text, before + 2));
+}
+
+static void put_uri(struct buf *b, const struct stream *s)
+{
+	put_filled(b, s, view_of(s->uri));
 }
 
 static void put_http(struct buf *b, const struct stream *s)
@@ -142,7 +149,7 @@ static void put_http(struct buf *b, const struct stream *s)
 	buf_printf(b, "%s ", s->method);
 	put_uri(b, s);
 	buf_lit(b, " HTTP/1.1\r\nHost: load\r\n");
-	buf_view_put(b, buf_view(&s->headers));
+	put_filled(b, s, buf_view(&s->headers));
 	if (s->body)
 		buf_printf(b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(s->body));
 	buf_lit(b, "\r\n");
@@ -213,7 +220,10 @@ static void put_fastcgi(struct buf *b, const struct stream *s)
 	struct view query = question ? view_skip(buf_view(&uri), (size_t)(question - uri.p) + 1) : VIEW("");
 	put_pair(&params, VIEW("QUERY_STRING"), query);
 	put_pair(&params, VIEW("REMOTE_ADDR"), VIEW("127.0.0.1"));
-	put_header_pairs(&params, buf_view(&s->headers));
+	struct buf headers = BUF(65536);
+	put_filled(&headers, s, buf_view(&s->headers));
+	put_header_pairs(&params, buf_view(&headers));
+	buf_free(&headers);
 	if (s->body) {
 		buf_u64(&digits, strlen(s->body));
 		put_pair(&params, VIEW("CONTENT_LENGTH"), buf_view(&digits));
