@@ -93,7 +93,7 @@ struct slot {
 	struct batch *head, **tail;
 	unsigned n_out;           /* statements out */
 	int64_t ready_us;         /* since when it stands; 0: it does not */
-	struct query *held;       /* whose connection it is for now */
+	struct query *held;       /* who has the connection to itself */
 	int64_t give_up_us;       /* of `held`: silence after that closes it */
 	bool dirty;               /* could not be cleaned: to be closed */
 };

@@ -294,10 +294,18 @@ def summary(writers, committed):
     return f"{WRITERS} writers: {len(committed)} keys; transactions: " + ", ".join(f"{n} {k}" for k, n in sorted(named.items()))
 
 
+def worked(writers, seconds):
+    """Waits until the writers have committed what a machine of any use commits in so long, and were at it for so long."""
+    begin, wanted = time.monotonic(), writers.counts["committed"] + 100 * seconds
+    wait_until(lambda: time.monotonic() - begin >= seconds and writers.counts["committed"] >= wanted, "the writers' work",
+               seconds + 120)
+
+
 def test_each_committed_change_is_told_once_and_not_before(database, followers, say):
     following = followers("--retention-us", "5000000")
     writers = Writers(database, hold=SECONDS / 2).start()
-    time.sleep(SECONDS)
+    worked(writers, SECONDS)
+    wait_until(lambda: writers.counts["open for long"] == 1, "the long transaction to end", SECONDS + 60)
     writers.finish()
     committed = committed_keys(database)
     assert writers.counts["open for long"] == 1 and len(committed) > 100 * SECONDS
@@ -315,13 +323,13 @@ def test_each_committed_change_is_told_once_and_not_before(database, followers, 
 def test_a_crash_of_postgresql_is_everything(database, followers, say):
     following = followers("--retention-us", "4000000")
     before = Writers(database, seed=1).start()
-    time.sleep(SECONDS / 2)
+    worked(before, SECONDS / 2)
     database.cluster.kill()
     crashed = time.monotonic()
     database.cluster.start()
     for follower in following:
         wait_until(lambda: any(e.at > crashed for e in follower.of("everything")), f"{follower.name} to tell of the crash", 60)
-    time.sleep(SECONDS / 2)
+    worked(before, SECONDS / 2)
     before.finish()
     left = before.end_all_prepared()
     committed = committed_keys(database)
