@@ -15,9 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "integration"))
 
-from harness import servers  # noqa: E402
-from harness.cluster import Cluster  # noqa: E402
-from harness.process import Home  # noqa: E402
+from harness.alone import one_worker  # noqa: E402
 from harness.straight import Straight  # noqa: E402
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1000000
@@ -38,7 +36,6 @@ def told(times):
 
 
 def prepare(database):
-    database.migrate()
     database.sql(f"""
         CREATE ROLE api_user NOLOGIN; SELECT composure.check_key_role('api_user');
         CREATE TABLE public.events (id bigint PRIMARY KEY, created_at timestamptz NOT NULL, kind text NOT NULL, amount numeric);
@@ -47,7 +44,6 @@ def prepare(database):
         CREATE INDEX ON public.events (created_at DESC, id DESC);
         GRANT SELECT ON public.events TO api_user;
         SELECT composure.expose('public.events', default_order => 'created_at desc, id desc')""")
-    database.sql("VACUUM ANALYZE public.events")
     database.keys["bench"] = database.create_key("bench", role="api_user")
 
 
@@ -87,20 +83,10 @@ def measure(database, client):
 
 
 def main():
-    home = Home()
-    try:
-        cluster = Cluster(home)
-        database = cluster.create_database("bench")
-        prepare(database)
-        workers = servers.Workers(home, "worker", 1, (), dsn=database.worker_dsn, log="none")
-        workers.wait_ready()
+    with one_worker(prepare) as (database, workers):
         client = Straight(workers, database.keys["bench"])
         measure(database, client)
         client.close()
-        workers.stop()
-        cluster.stop()
-    finally:
-        home.remove()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "integration"))
 
-from harness import servers  # noqa: E402
-from harness.cluster import Cluster  # noqa: E402
-from harness.process import Home  # noqa: E402
+from harness.alone import one_worker  # noqa: E402
 from harness.straight import Straight  # noqa: E402
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 100000
@@ -37,15 +35,7 @@ def walk(client):
 
 
 def main():
-    home = Home()
-    try:
-        cluster = Cluster(home)
-        database = cluster.create_database("bench")
-        database.migrate()
-        database.load_demo(rows=ROWS)
-        database.sql("VACUUM ANALYZE")
-        workers = servers.Workers(home, "worker", 1, (), dsn=database.worker_dsn, log="none")
-        workers.wait_ready()
+    with one_worker(lambda database: database.load_demo(rows=ROWS)) as (database, workers):
         client = Straight(workers, database.keys["demo"])
         seen, uris = walk(client)
         all_ids = [row[0] for row in database.sql("SELECT id FROM public.users ORDER BY id")]
@@ -57,11 +47,7 @@ def main():
         first, last = (statistics.median(times[name]) for name in ("first", "last"))
         print(f"first page {first:.3f} ms, last page {last:.3f} ms: {last / first:.2f}")
         client.close()
-        workers.stop()
-        cluster.stop()
-        sys.exit(seen != all_ids)
-    finally:
-        home.remove()
+    sys.exit(seen != all_ids)
 
 
 if __name__ == "__main__":

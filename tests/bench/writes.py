@@ -12,10 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "integration"))
 
-from harness import servers  # noqa: E402
-from harness.cluster import Cluster  # noqa: E402
+from harness.alone import one_worker  # noqa: E402
 from harness.load import Stream, load  # noqa: E402
-from harness.process import Home  # noqa: E402
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 9
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 3
@@ -33,14 +31,8 @@ def turn(workers, key, name, clients, first):
 
 
 def main():
-    home = Home()
-    try:
-        cluster = Cluster(home, fsync="on", full_page_writes="on")
-        database = cluster.create_database("bench")
-        database.migrate()
-        database.load_demo(rows=1000)
-        workers = servers.Workers(home, "worker", 1, (), dsn=database.worker_dsn, log="none", connections=CONNECTIONS)
-        workers.wait_ready()
+    durable = {"fsync": "on", "full_page_writes": "on"}
+    with one_worker(lambda database: database.load_demo(rows=1000), durable, connections=CONNECTIONS) as (database, workers):
         key, first = database.keys["demo"], 1
         for clients in (8, 32):
             rates = {"without": [], "with a key": []}
@@ -51,10 +43,6 @@ def main():
             median = {name: statistics.median(of) for name, of in rates.items()}
             print(f"{clients} clients: {median['without']:.0f}/s without, {median['with a key']:.0f}/s with a key: "
                   f"{median['with a key'] / median['without']:.2f}", flush=True)
-        workers.stop()
-        cluster.stop()
-    finally:
-        home.remove()
 
 
 if __name__ == "__main__":
