@@ -9,7 +9,7 @@
  *    them, and all together never on the last one. Classes take turns: however many wait of one, the next one is
  *    another's.
  *  - A query that may run code of the user's is one of these, and its session is cleaned behind it before anything else
- *    is sent there.
+ *    is sent there. Where its class is proven fast it may have any connection but the last.
  *  - When the oldest segment of a connection is out for too long (5 ms; up to 12 where all are slow), nothing more is
  *    sent behind it, and the reads that wait there are sent once more elsewhere; the first answer counts. A sixteenth
  *    of the answers bounds how many are.
