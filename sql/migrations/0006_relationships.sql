@@ -38,108 +38,171 @@ CREATE OR REPLACE VIEW composure.resource_now AS
 -- Code of the user's can leave the session other than it was: settings, the role, locks, temporary tables. A statement
 -- that may run some gets a session that is cleaned behind it. Volatility says nothing of that: a stable function may
 -- call set_config().
-CREATE FUNCTION composure.runs_code(relation oid, writing boolean) RETURNS boolean
+CREATE FUNCTION composure.functions_named(trees text[]) RETURNS TABLE (tree bigint, function oid)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $f$
+  SELECT t.n, m[1]::oid FROM unnest(trees) WITH ORDINALITY t (tree, n) CROSS JOIN LATERAL
+         regexp_matches(t.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') m
+  UNION
+  SELECT t.n, o.oprcode FROM unnest(trees) WITH ORDINALITY t (tree, n) CROSS JOIN LATERAL
+         regexp_matches(t.tree, ':(?:opno|eqop|sortop) (\d{5,})', 'g') m JOIN pg_operator o ON o.oid = m[1]::oid
+$f$;
+COMMENT ON FUNCTION composure.functions_named(text[]) IS
+  'Internal: the functions in stored expressions (pg_node_tree as text), the built-in ones included, which pg_depend does not have';
+
+CREATE FUNCTION composure.code_among(functions oid[]) RETURNS oid[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $f$
+  SELECT coalesce(array_agg(DISTINCT part.function), '{}')
+    FROM (SELECT f, f FROM unnest(functions) f
+          UNION ALL
+          SELECT a.aggfnoid, v.f FROM pg_aggregate a CROSS JOIN LATERAL (
+                   VALUES (a.aggtransfn::oid), (a.aggfinalfn::oid), (a.aggmtransfn::oid), (a.aggmfinalfn::oid)) v (f)
+           WHERE a.aggfnoid = ANY (functions)) part (function, oid)
+    JOIN pg_proc p ON p.oid = part.oid
+    JOIN pg_language l ON l.oid = p.prolang
+   WHERE CASE WHEN l.lanname IN ('internal', 'c') OR p.oid < 16384
+              THEN p.provolatile = 'v' AND p.prokind = 'f' AND p.proname NOT IN (
+                'nextval', 'currval', 'lastval', 'random', 'clock_timestamp', 'timeofday',
+                'gen_random_uuid', 'gen_random_bytes', 'uuid_generate_v1', 'uuid_generate_v1mc', 'uuid_generate_v4',
+                'pg_sleep', 'pg_sleep_for', 'pg_sleep_until')
+              ELSE p.prokind <> 'a' END
+$f$;
+COMMENT ON FUNCTION composure.code_among(oid[]) IS
+  'Internal: those that may leave something in the session; of PostgreSQL''s own and of those in C the volatile ones but for some';
+
+-- For all that is served at once: one look through each system catalog, however many resources there are.
+CREATE FUNCTION composure.running_code() RETURNS TABLE (relation oid, reading boolean, writing boolean)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $f$
+#variable_conflict use_column
 DECLARE
+  roots constant oid[] := ARRAY(SELECT DISTINCT r.relation FROM composure.resource r);
   reached oid[] := '{}';
-  more oid[] := ARRAY[relation];
-  types oid[];
+  more oid[] := roots;
+  edge_from oid[] := '{}';
+  edge_to oid[] := '{}';
+  edge_writes boolean[] := '{}';
+  froms oid[];
+  tos oid[];
+  writes boolean[];
+  tree_of oid[];
+  tree_writes boolean[];
   trees text[];
-  functions oid[];
+  used oid[];
+  used_tree bigint[];
+  code oid[];
+  types oid[];
+  bad oid[] := '{}';
+  reads_code oid[];
+  writes_code oid[];
 BEGIN
   -- What a view or a policy reads, partitions, and where rows go or change with those that they refer to.
   WHILE more <> '{}' LOOP
     reached := reached || more;
-    more := ARRAY(
-      SELECT d.refobjid FROM pg_rewrite w
-        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
-       WHERE w.ev_class = ANY (more) AND d.refobjid <> ALL (reached)
-      UNION
-      SELECT d.refobjid FROM pg_policy p
-        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
-       WHERE p.polrelid = ANY (more) AND d.refobjid <> ALL (reached)
-      UNION
-      SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (more) AND i.inhrelid <> ALL (reached)
-      UNION
-      SELECT c.conrelid FROM pg_constraint c
-       WHERE writing AND c.contype = 'f' AND c.confrelid = ANY (more) AND c.conrelid <> ALL (reached)
-         AND (c.confdeltype IN ('c', 'n', 'd') OR c.confupdtype IN ('c', 'n', 'd')));
+    SELECT array_agg(e.a), array_agg(e.b), array_agg(e.w) INTO froms, tos, writes
+      FROM (SELECT w.ev_class, d.refobjid, false FROM pg_rewrite w
+              JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+             WHERE w.ev_class = ANY (more)
+            UNION
+            SELECT p.polrelid, d.refobjid, false FROM pg_policy p
+              JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
+             WHERE p.polrelid = ANY (more)
+            UNION
+            SELECT i.inhparent, i.inhrelid, false FROM pg_inherits i WHERE i.inhparent = ANY (more)
+            UNION
+            SELECT c.confrelid, c.conrelid, true FROM pg_constraint c
+             WHERE c.contype = 'f' AND c.confrelid = ANY (more)
+               AND (c.confdeltype IN ('c', 'n', 'd') OR c.confupdtype IN ('c', 'n', 'd'))) e (a, b, w)
+     WHERE e.a <> e.b;
+    edge_from := edge_from || froms;
+    edge_to := edge_to || tos;
+    edge_writes := edge_writes || writes;
+    more := ARRAY(SELECT DISTINCT t FROM unnest(tos) t WHERE t <> ALL (reached));
   END LOOP;
 
-  IF writing AND EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-                          WHERE t.tgrelid = ANY (reached) AND NOT t.tgisinternal
-                            AND p.pronamespace <> 'composure'::regnamespace) THEN
-    RETURN true;
-  END IF;
+  -- Every expression of theirs, and whether it counts for those who write alone.
+  SELECT array_agg(t.relid), array_agg(t.w), array_agg(t.tree) INTO tree_of, tree_writes, trees
+    FROM (SELECT w.ev_class, false, w.ev_action::text FROM pg_rewrite w WHERE w.ev_class = ANY (reached)
+          UNION ALL
+          SELECT p.polrelid, false, concat(p.polqual, p.polwithcheck) FROM pg_policy p WHERE p.polrelid = ANY (reached)
+          UNION ALL
+          SELECT d.adrelid, a.attgenerated <> 'v', d.adbin::text FROM pg_attrdef d
+            JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+           WHERE d.adrelid = ANY (reached)
+          UNION ALL
+          SELECT c.conrelid, true, c.conbin::text FROM pg_constraint c WHERE c.contype = 'c' AND c.conrelid = ANY (reached)
+          UNION ALL
+          SELECT i.indrelid, true, concat(i.indexprs, i.indpred) FROM pg_index i
+           WHERE i.indrelid = ANY (reached) AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
+          UNION ALL
+          SELECT t.partrelid, true, t.partexprs::text FROM pg_partitioned_table t
+           WHERE t.partrelid = ANY (reached) AND t.partexprs IS NOT NULL) t (relid, w, tree);
+  SELECT array_agg(n.tree), array_agg(n.function) INTO used_tree, used FROM composure.functions_named(trees) n;
+  code := composure.code_among(used);
 
-  -- Every expression of theirs. In the stored trees stand the functions that pg_depend knows nothing of, too: the
-  -- built-in ones.
-  trees := ARRAY(
-    SELECT w.ev_action::text FROM pg_rewrite w WHERE w.ev_class = ANY (reached)
-    UNION ALL
-    SELECT concat(p.polqual, p.polwithcheck) FROM pg_policy p WHERE p.polrelid = ANY (reached)
-    UNION ALL
-    SELECT d.adbin::text FROM pg_attrdef d
-      JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-     WHERE d.adrelid = ANY (reached) AND (writing OR a.attgenerated = 'v')
-    UNION ALL
-    SELECT c.conbin::text FROM pg_constraint c WHERE writing AND c.contype = 'c' AND c.conrelid = ANY (reached)
-    UNION ALL
-    SELECT concat(i.indexprs, i.indpred) FROM pg_index i
-     WHERE writing AND i.indrelid = ANY (reached) AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
-    UNION ALL
-    SELECT t.partexprs::text FROM pg_partitioned_table t
-     WHERE writing AND t.partrelid = ANY (reached) AND t.partexprs IS NOT NULL);
-
-  -- Domains check what is cast to them, so do those that they, arrays and rows are made of.
-  types := '{}';
-  more := ARRAY(
+  -- Types of which a domain's check or a cast is code, and those made of them.
+  types := ARRAY(
     SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY (reached) AND a.attnum > 0 AND a.atttypid >= 16384
     UNION
-    SELECT m[1]::oid FROM unnest(trees) t (tree) CROSS JOIN LATERAL regexp_matches(tree, ':resulttype (\d{5,})', 'g') m);
-  WHILE more <> '{}' LOOP
-    types := types || more;
+    SELECT m[1]::oid FROM unnest(trees) t (tree) CROSS JOIN LATERAL regexp_matches(t.tree, ':resulttype (\d{5,})', 'g') m);
+  IF types <> '{}' THEN
     more := ARRAY(
-      SELECT part.oid FROM pg_type t CROSS JOIN LATERAL (
-        SELECT t.typbasetype
-        UNION ALL
-        SELECT t.typelem
-        UNION ALL
-        SELECT a.atttypid FROM pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0) part (oid)
-       WHERE t.oid = ANY (more) AND part.oid >= 16384 AND part.oid <> ALL (types)
-       GROUP BY part.oid);
-  END LOOP;
-  trees := trees || ARRAY(SELECT c.conbin::text FROM pg_constraint c WHERE c.contype = 'c' AND c.contypid = ANY (types));
+      SELECT c.contypid FROM pg_constraint c
+       WHERE c.contype = 'c' AND c.contypid <> 0
+         AND composure.code_among(ARRAY(SELECT n.function FROM composure.functions_named(ARRAY[c.conbin::text]) n)) <> '{}'
+      UNION
+      SELECT v.type FROM pg_cast c CROSS JOIN LATERAL (VALUES (c.castsource), (c.casttarget)) v (type)
+       WHERE c.castfunc >= 16384 AND v.type >= 16384 AND composure.code_among(ARRAY[c.castfunc]) <> '{}');
+    WHILE more <> '{}' LOOP
+      bad := bad || more;
+      more := ARRAY(
+        SELECT t.oid FROM pg_type t
+         WHERE (t.typbasetype = ANY (more) OR t.typelem = ANY (more)) AND t.oid <> ALL (bad)
+        UNION
+        SELECT t.oid FROM pg_attribute a JOIN pg_type t ON t.typrelid = a.attrelid
+         WHERE a.atttypid = ANY (more) AND a.attnum > 0 AND t.oid <> ALL (bad));
+    END LOOP;
+  END IF;
 
-  functions := ARRAY(
-    SELECT m[1]::oid FROM unnest(trees) t (tree) CROSS JOIN LATERAL
-           regexp_matches(tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') m
+  reads_code := ARRAY(
+    SELECT tree_of[u.tree] FROM unnest(used_tree, used) u (tree, function)
+     WHERE NOT tree_writes[u.tree] AND u.function = ANY (code)
     UNION
-    SELECT o.oprcode FROM unnest(trees) t (tree) CROSS JOIN LATERAL
-           regexp_matches(tree, ':(?:opno|eqop|sortop) (\d{5,})', 'g') m JOIN pg_operator o ON o.oid = m[1]::oid
+    SELECT a.attrelid FROM pg_attribute a WHERE bad <> '{}' AND a.attrelid = ANY (reached) AND a.atttypid = ANY (bad) AND a.attnum > 0
     UNION
-    SELECT c.castfunc FROM pg_cast c WHERE c.castsource = ANY (types) OR c.casttarget = ANY (types));
-  functions := functions || ARRAY(
-    SELECT v.f FROM pg_aggregate a
-      CROSS JOIN LATERAL (VALUES (a.aggtransfn::oid), (a.aggfinalfn::oid), (a.aggmtransfn::oid), (a.aggmfinalfn::oid)) v (f)
-     WHERE a.aggfnoid = ANY (functions) AND v.f <> 0);
+    SELECT t.relid FROM unnest(tree_of, tree_writes, trees) t (relid, w, tree)
+      CROSS JOIN LATERAL regexp_matches(t.tree, ':resulttype (\d{5,})', 'g') m
+     WHERE bad <> '{}' AND NOT t.w AND m[1]::oid = ANY (bad));
+  writes_code := ARRAY(
+    SELECT tree_of[u.tree] FROM unnest(used_tree, used) u (tree, function) WHERE u.function = ANY (code)
+    UNION
+    SELECT t.relid FROM unnest(tree_of, trees) t (relid, tree)
+      CROSS JOIN LATERAL regexp_matches(t.tree, ':resulttype (\d{5,})', 'g') m
+     WHERE bad <> '{}' AND m[1]::oid = ANY (bad)
+    UNION
+    SELECT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+     WHERE t.tgrelid = ANY (reached) AND NOT t.tgisinternal AND p.pronamespace <> 'composure'::regnamespace);
 
-  -- Of PostgreSQL's own and of those in C the volatile ones count, but for some that are known to be harmless.
-  RETURN EXISTS (
-    SELECT FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-     WHERE p.oid = ANY (functions)
-       AND CASE WHEN l.lanname IN ('internal', 'c') OR p.oid < 16384
-                THEN p.provolatile = 'v' AND p.prokind = 'f' AND p.proname NOT IN (
-                  'nextval', 'currval', 'lastval', 'random', 'clock_timestamp', 'timeofday',
-                  'gen_random_uuid', 'gen_random_bytes', 'uuid_generate_v1', 'uuid_generate_v1mc', 'uuid_generate_v4',
-                  'pg_sleep', 'pg_sleep_for', 'pg_sleep_until')
-                ELSE p.prokind <> 'a' END);
+  RETURN QUERY
+    WITH RECURSIVE edge AS MATERIALIZED (
+      SELECT e.a, e.b, e.w FROM unnest(edge_from, edge_to, edge_writes) e (a, b, w)
+    ), reach (root, relid, writes) AS (
+      SELECT r, r, false FROM unnest(roots) r
+      UNION
+      SELECT reach.root, edge.b, reach.writes OR edge.w FROM reach JOIN edge ON edge.a = reach.relid
+    )
+    SELECT reach.root,
+           coalesce(bool_or(NOT reach.writes AND reach.relid = ANY (reads_code)), false),
+           coalesce(bool_or(reach.relid = ANY (reads_code) OR reach.relid = ANY (writes_code)), false)
+      FROM reach GROUP BY reach.root;
 END
 $f$;
-COMMENT ON FUNCTION composure.runs_code(oid, boolean) IS
-  'Internal: whether reading the relation, or writing to it, may run functions that leave something in the session';
+COMMENT ON FUNCTION composure.running_code() IS
+  'Internal: for each relation that is served, whether reading it, or writing to it, may run functions that leave something in the session';
 
 CREATE FUNCTION composure.catalog_resources() RETURNS json
 LANGUAGE sql STABLE
@@ -207,14 +270,15 @@ AS $f$
            'deadline_ms', s.deadline_ms,
            'rls', s.relrowsecurity,
            'force_rls', s.relforcerowsecurity,
-           'reading_runs_code', composure.runs_code(s.relid, false),
-           'writing_runs_code', composure.runs_code(s.relid, true),
+           'reading_runs_code', code.reading,
+           'writing_runs_code', code.writing,
            'select_roles', coalesce(allowed.sel, '[]'),
            'insert_roles', coalesce(allowed.ins, '[]'),
            'update_roles', coalesce(allowed.upd, '[]'),
            'delete_roles', coalesce(allowed.del, '[]')) ORDER BY s.name), '[]')
     FROM served s
     JOIN columns ON columns.resource = s.name
+    JOIN composure.running_code() code ON code.relation = s.relid
     LEFT JOIN allowed ON allowed.resource = s.name
 $f$;
 COMMENT ON FUNCTION composure.catalog_resources() IS 'Internal: the part of catalog() about tables and views';
@@ -303,7 +367,7 @@ AS $f$
               FROM pg_namespace n WHERE n.oid IN (
                 SELECT c.relnamespace FROM pg_class c JOIN composure.resource r ON r.relation = c.oid)),
            (SELECT concat_ws('.', count(*), sum(m.xmin::text::bigint)) FROM pg_auth_members m),
-           -- What runs_code() follows, wherever it leads.
+           -- What running_code() follows, wherever it leads.
            (SELECT concat_ws('.', count(*), sum(t.xmin::text::bigint)) FROM pg_trigger t WHERE NOT t.tgisinternal),
            (SELECT concat_ws('.', count(*), sum(w.xmin::text::bigint)) FROM pg_rewrite w WHERE w.oid >= 16384),
            (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_policy p),
