@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from harness.process import BINARY, SOURCE, Gone, children_of, free_port, wait_until
+from harness.process import BINARY, SOURCE, Gone, children_of, free_port, program_of, wait_until
 from harness.web import Client
 
 ROWS = 300
@@ -177,7 +177,7 @@ def test_a_killed_script_takes_its_parts_along_and_the_next_start_works(start):
 
 def test_it_ends_by_itself_when_a_part_does(start):
     server = start().wait_until_it_serves()
-    lighttpd = [p for p in children_of(server.popen.pid) if "lighttpd" in os.readlink(f"/proc/{p}/exe")]
+    lighttpd = [p for p in children_of(server.popen.pid) if "lighttpd" in program_of(p)]
     os.kill(lighttpd[0], signal.SIGKILL)
     assert server.popen.wait(60) == 1
     assert "lighttpd ended" in server.output()

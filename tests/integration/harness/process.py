@@ -166,3 +166,11 @@ def children_of(pid):
     except FileNotFoundError:
         return []
     return [int(p) for p in text.split()]
+
+
+def program_of(pid):
+    """The path of what a process runs; empty when it has ended meanwhile, as the script's short-lived children do."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
