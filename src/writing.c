@@ -1,6 +1,11 @@
 /* Writes: from a request to a transaction, from what it wrote to the answer, and what becomes of it when something fails.
  *
- * Without an Idempotency-Key and without anything to check, a write is one trip: statement and commit. Else it is two:
+ * Without an Idempotency-Key and without anything to check, a write is one trip: statement and commit. So is, with a key,
+ * what most of them are, the insertion of one row, where no code of the user's runs: PostgreSQL makes the answer, too.
+ *
+ *     key looked up, settings, statement that makes the answer and gives the role back, answer recorded
+ *
+ * Else it is two:
  *
  *     BEGIN, key looked up, settings, statement | the answer is made here | role given back, answer recorded, COMMIT
  *
@@ -245,7 +250,7 @@ static bool code_may_run(const struct exchange *ex)
 static bool one_trip(const struct exchange *ex)
 {
 	const struct writing *w = writing(ex);
-	return !has_key(w) && !w->if_match.p && w->kind != WRITE_REPLACE && !w->filtered;
+	return w->answered || (!has_key(w) && !w->if_match.p && w->kind != WRITE_REPLACE && !w->filtered);
 }
 
 static enum status prepare(struct exchange *ex, struct view *detail)
@@ -272,6 +277,8 @@ static enum status prepare(struct exchange *ex, struct view *detail)
 	}
 	w->readable = resource_may(ex->catalog, ex->resource, PRIVILEGE_SELECT, ex->principal.role);
 	w->rows.returning = w->readable && (w->prefer != RETURN_MINIMAL || w->if_match.p || w->kind == WRITE_INSERT);
+	w->answered = has_key(w) && w->kind == WRITE_INSERT && w->rows.returning && w->prefer != RETURN_HEADERS && !code_may_run(ex)
+	              && insert_can_answer(&w->rows);
 	return shape_of(ex->arena, ex->resource, &ex->shape) ? OK : ERR_QUERY_TOO_COMPLEX;
 }
 
@@ -350,11 +357,69 @@ static enum next pause(struct exchange *ex, int64_t us)
 	return WAIT;
 }
 
+/* --- answers made by PostgreSQL --- */
+
+static void put_etag(struct exchange *ex, struct view body)
+{
+	char tag[ETAG_CHARS];
+	etag_of(ex->catalog->tag_key, body, tag);
+	response_header(&ex->response, VIEW("ETag"), view_make(tag, sizeof tag));
+}
+
+/* What of the head is known before the row is: all but Location and ETag, which follow in this order. */
+static void answered_head(struct exchange *ex)
+{
+	struct response *r = &ex->response;
+	response_restart(r, 201);
+	response_header(r, VIEW("Cache-Control"), VIEW("no-store"));
+	preference_applied(ex);
+	if (writing(ex)->prefer == RETURN_ROWS)
+		response_header(r, VIEW("Content-Type"), VIEW("application/json"));
+}
+
+static int64_t kept_bytes_max(const struct exchange *ex)
+{
+	const struct settings *set = ex->service->settings;
+	return set->idempotency_max_bytes < set->page_max_bytes ? set->idempotency_max_bytes : set->page_max_bytes;
+}
+
+static bool answered_statements(struct exchange *ex, struct statement *s)
+{
+	struct writing *w = writing(ex);
+	struct response *r = &ex->response;
+	struct buf path = BUF(RESPONSE_HEAD_MAX);
+	buf_view_put(&path, view_of(ex->service->settings->mount));
+	buf_putc(&path, '/');
+	percent_encode(&path, ex->resource->name);
+	answered_head(ex);
+	bool body = w->prefer == RETURN_ROWS;
+	bool good = !buf_failed(&path) && insert_answered(s, ex->arena, &w->rows, buf_view(&path), body)
+	            && idempotency_record_made(&w->record, ex->arena, &w->once, r->http, buf_view(&r->head), body, kept_bytes_max(ex));
+	buf_free(&path);
+	return good;
+}
+
+static enum next answered(struct exchange *ex)
+{
+	struct response *r = &ex->response;
+	if (!ex->rows || rows_count(ex->rows) != 1)
+		return problem(ex, ERR_DATABASE, VIEW_NONE);
+	struct view body = rows_value(ex->rows, 0, 0);
+	answered_head(ex);
+	response_header(r, VIEW("Location"), rows_value(ex->rows, 0, 1));
+	if (writing(ex)->prefer == RETURN_ROWS)
+		put_etag(ex, body);
+	buf_view_put(&r->body, body);
+	return DONE;
+}
+
 /* --- trips --- */
 
 static bool write_statement(struct exchange *ex, struct statement *s)
 {
 	struct writing *w = writing(ex);
+	if (w->answered)
+		return answered_statements(ex, s);
 	if (w->kind == WRITE_CALL)
 		return call_statement(s, ex->arena, &w->call);
 	if (w->kind == WRITE_INSERT || w->stage == STAGE_INSERT)
@@ -414,11 +479,19 @@ static enum next send_work(struct exchange *ex)
 		tx_text(ex->tx, "SET CONSTRAINTS ALL IMMEDIATE", -1);
 	if (!lock && code_may_run(ex))
 		ask_what_was_said(ex);
+	if (w->answered)
+		tx_statement(ex->tx, &w->record, MARK_RECORD);
 	if (whole)
 		tx_commit(ex->tx);
 	w->sent = true;
 	tx_send(ex->tx);
 	return WAIT;
+}
+
+static enum next kept_too_large(struct exchange *ex)
+{
+	return abandon(ex, ERR_ANSWER_TOO_LARGE,
+	               VIEW("An answer of that size is not kept, so nothing was written: ask for Prefer: return=minimal."));
 }
 
 static enum next send_commit(struct exchange *ex)
@@ -428,8 +501,7 @@ static enum next send_commit(struct exchange *ex)
 	struct statement record;
 	if (has_key(w)) {
 		if (r->body.n > (size_t)ex->service->settings->idempotency_max_bytes)
-			return abandon(ex, ERR_ANSWER_TOO_LARGE,
-			               VIEW("An answer of that size is not kept, so nothing was written: ask for Prefer: return=minimal."));
+			return kept_too_large(ex);
 		if (!idempotency_record(&record, ex->arena, &w->once, r->http, buf_view(&r->head), buf_view(&r->body)))
 			return abandon(ex, ERR_OVERLOADED, VIEW_NONE);
 	}
@@ -470,13 +542,6 @@ static void location(struct exchange *ex)
 		response_header(&ex->response, VIEW("Location"), buf_view(&path));
 	buf_free(&path);
 	buf_free(&part);
-}
-
-static void put_etag(struct exchange *ex, struct view body)
-{
-	char tag[ETAG_CHARS];
-	etag_of(ex->catalog->tag_key, body, tag);
-	response_header(&ex->response, VIEW("ETag"), view_make(tag, sizeof tag));
 }
 
 /* The row that a write left, or took away. */
@@ -642,6 +707,8 @@ static enum next looked(struct exchange *ex)
 static enum next committed(struct exchange *ex)
 {
 	enum status failed;
+	if (writing(ex)->answered)
+		return answered(ex);
 	if (!one_trip(ex))
 		return DONE; /* made before */
 	if (!rows_fit(ex))
@@ -670,9 +737,13 @@ static enum next replay(struct exchange *ex)
 	if (!ex->rows || rows_count(ex->rows) != 1)
 		return pause(ex, BACKOFF_US); /* it was let go this moment: the key is free again */
 	response_restart(r, (int)rows_int(rows_value(ex->rows, 0, 0)));
-	buf_view_put(&r->head, rows_value(ex->rows, 0, 1));
+	bool with_tag;
+	struct view body = rows_value(ex->rows, 0, 2);
+	buf_view_put(&r->head, idempotency_headers(rows_value(ex->rows, 0, 1), &with_tag));
+	if (with_tag)
+		put_etag(ex, body);
 	response_header(r, VIEW("Idempotency-Replayed"), VIEW("true"));
-	buf_view_put(&r->body, rows_value(ex->rows, 0, 2));
+	buf_view_put(&r->body, body);
 	return DONE;
 }
 
@@ -750,6 +821,8 @@ static enum next failed(struct exchange *ex)
 	w->unknown |= !knows;
 	if (w->failed_mark == MARK_BEGIN && strncmp(ex->sqlstate, "ZC", 2) == 0)
 		return key_problem(ex);
+	if (w->failed_mark == MARK_RECORD && is(ex, IDEMPOTENCY_TOO_LARGE))
+		return kept_too_large(ex);
 	if (w->unknown && (!knows || ex->query_status == ERR_UNAVAILABLE))
 		return ask_again(ex);
 	if (worth_a_try(ex))

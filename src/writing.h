@@ -41,9 +41,10 @@ struct writing {
 	bool readable;            /* the role may read what it writes */
 	struct view if_match;     /* absent: none */
 	bool must_be_new;         /* If-None-Match: * */
+	bool answered;            /* PostgreSQL makes the answer: with a key, and yet one trip */
 
 	enum stage stage;
-	struct statement begin, statement[STAGES];
+	struct statement begin, record, statement[STAGES];
 	enum happening happening;
 	bool began, sent;         /* of this attempt: its first trip is out; there was one */
 	bool unknown;             /* a commit was sent whose answer never came */

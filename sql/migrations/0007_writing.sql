@@ -12,55 +12,60 @@ CALL pg_temp.composure_apply('0007_writing', $migration$
 -- Day d is recorded in slot d % 3. While it lasts, the slot of the day before is kept and that of the day after is
 -- emptied: a record lives for at least 24 hours. TRUNCATE empties it; a mass DELETE would leave its rows for vacuum,
 -- and making new partitions would stall writers behind any open transaction.
+--
+-- All that a write with a key costs is here, so the forms are the cheapest that were found (doc/performance.md): the key
+-- is 16 bytes of a hash, so that the index is small; functions name the partitions themselves, since planning and
+-- opening them through their parent took 90 us; and what a CHECK would say idem_record() says, since PostgreSQL parses
+-- the text of a CHECK anew for every statement.
 CREATE TABLE composure.idempotency (
   slot smallint NOT NULL,
-  identity text COLLATE "C" NOT NULL CHECK (identity <> ''),
-  key text COLLATE "C" NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 255),
-  fingerprint bytea NOT NULL CHECK (length(fingerprint) = 32),
+  id uuid NOT NULL,
+  identity text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  fingerprint bytea NOT NULL,
   role text,
   tenant text,
-  status smallint NOT NULL CHECK (status BETWEEN 200 AND 599),
+  status smallint NOT NULL,
   headers text NOT NULL,
   body text NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  PRIMARY KEY (identity, key, slot)
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) PARTITION BY LIST (slot);
 COMMENT ON TABLE composure.idempotency IS
   'The answers of writes that were sent with an Idempotency-Key: each for at least 24 hours after its commit';
 COMMENT ON COLUMN composure.idempotency.slot IS 'The day it was recorded, modulo 3';
+COMMENT ON COLUMN composure.idempotency.id IS 'composure.idem_id(identity, key)';
 COMMENT ON COLUMN composure.idempotency.identity IS 'The id of the API key; its secrets may be rotated meanwhile';
 COMMENT ON COLUMN composure.idempotency.fingerprint IS 'SHA-256 of the request: a key is for one request alone';
-COMMENT ON COLUMN composure.idempotency.headers IS 'Lines of the answer that a replay repeats';
+COMMENT ON COLUMN composure.idempotency.headers IS
+  'Lines of the answer that a replay repeats; an ETag of "*" is that of the body';
 
 -- Nothing is ever updated or deleted in them, so vacuum has nothing to do before a TRUNCATE does it.
-CREATE TABLE composure.idempotency_0 PARTITION OF composure.idempotency FOR VALUES IN (0) WITH (autovacuum_enabled = off);
-CREATE TABLE composure.idempotency_1 PARTITION OF composure.idempotency FOR VALUES IN (1) WITH (autovacuum_enabled = off);
-CREATE TABLE composure.idempotency_2 PARTITION OF composure.idempotency FOR VALUES IN (2) WITH (autovacuum_enabled = off);
+CREATE TABLE composure.idempotency_0 PARTITION OF composure.idempotency (PRIMARY KEY (id)) FOR VALUES IN (0) WITH (autovacuum_enabled = off);
+CREATE TABLE composure.idempotency_1 PARTITION OF composure.idempotency (PRIMARY KEY (id)) FOR VALUES IN (1) WITH (autovacuum_enabled = off);
+CREATE TABLE composure.idempotency_2 PARTITION OF composure.idempotency (PRIMARY KEY (id)) FOR VALUES IN (2) WITH (autovacuum_enabled = off);
 COMMENT ON TABLE composure.idempotency_0 IS 'Internal: a day in three of composure.idempotency';
 COMMENT ON TABLE composure.idempotency_1 IS 'Internal: a day in three of composure.idempotency';
 COMMENT ON TABLE composure.idempotency_2 IS 'Internal: a day in three of composure.idempotency';
 
 CREATE FUNCTION composure.idem_slot() RETURNS smallint
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $f$
-BEGIN
-  RETURN floor(extract(epoch FROM clock_timestamp()) / 86400)::bigint % 3;
-END
-$f$;
+LANGUAGE sql
+RETURN (pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog./) 86400)::pg_catalog.int8
+        OPERATOR(pg_catalog.%) 3)::pg_catalog.int2;
 COMMENT ON FUNCTION composure.idem_slot() IS 'Internal: where the records of today are';
 
-CREATE FUNCTION composure.idem_lock(identity text, key text) RETURNS boolean
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $f$
-BEGIN
-  -- The length in front: two pairs never make the same text.
-  RETURN pg_try_advisory_xact_lock(
-    ('x' || encode(substr(sha256(convert_to(octet_length(identity) || ':' || identity || key, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint);
-END
-$f$;
-COMMENT ON FUNCTION composure.idem_lock(text, text) IS 'Internal: tries the lock of a key, until the end of the transaction';
+CREATE FUNCTION composure.idem_id(identity text, key text) RETURNS uuid
+LANGUAGE sql STABLE -- convert_to() is no more than that, and only what says so is inlined
+RETURN pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256(pg_catalog.convert_to(
+         -- The length in front: two pairs never make the same text.
+         pg_catalog.octet_length(identity)::pg_catalog.text OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) identity
+           OPERATOR(pg_catalog.||) key, 'UTF8')), 1, 16), 'hex')::pg_catalog.uuid;
+COMMENT ON FUNCTION composure.idem_id(text, text) IS 'Internal: identity and key in 16 bytes of SHA-256';
+
+CREATE FUNCTION composure.idem_lock(id uuid) RETURNS boolean
+LANGUAGE sql
+RETURN pg_catalog.pg_try_advisory_xact_lock(
+         ('x' OPERATOR(pg_catalog.||) pg_catalog.translate(pg_catalog.left(id::pg_catalog.text, 18), '-', ''))::pg_catalog.bit(64)::pg_catalog.int8);
+COMMENT ON FUNCTION composure.idem_lock(uuid) IS 'Internal: tries the lock of a key, until the end of the transaction';
 
 CREATE FUNCTION composure.idem_begin(identity text, key text, fingerprint bytea, role text, tenant text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
@@ -70,8 +75,9 @@ SET enable_bitmapscan = off
 AS $f$
 #variable_conflict use_column
 DECLARE
+  wanted uuid := composure.idem_id(idem_begin.identity, idem_begin.key);
+  got boolean := composure.idem_lock(wanted);
   known record;
-  got boolean;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'idempotent writes need READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -79,10 +85,10 @@ BEGIN
   ELSIF idem_begin.identity IS NULL OR idem_begin.key IS NULL OR idem_begin.fingerprint IS NULL THEN
     PERFORM composure.refuse('identity, key and fingerprint must not be NULL', 'The worker gives all three.');
   END IF;
-  got := composure.idem_lock(idem_begin.identity, idem_begin.key);
   SELECT i.fingerprint, i.role, i.tenant INTO known
-    FROM composure.idempotency i
-   WHERE i.identity = idem_begin.identity AND i.key = idem_begin.key;
+    FROM (SELECT * FROM composure.idempotency_0 a WHERE a.id = wanted
+          UNION ALL SELECT * FROM composure.idempotency_1 a WHERE a.id = wanted
+          UNION ALL SELECT * FROM composure.idempotency_2 a WHERE a.id = wanted) i;
   IF FOUND THEN
     IF known.role IS DISTINCT FROM idem_begin.role OR known.tenant IS DISTINCT FROM idem_begin.tenant THEN
       RAISE EXCEPTION 'recorded for another role or tenant' USING ERRCODE = 'ZC004';
@@ -104,22 +110,42 @@ ZC004  the role or the tenant of the identity is another than then
 ZC005  the transaction is not READ COMMITTED$c$;
 
 CREATE FUNCTION composure.idem_record(identity text, key text, fingerprint bytea, role text, tenant text,
-                                      status int, headers text, body text) RETURNS void
+                                      status int, headers text, body text, most int DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $f$
+DECLARE
+  wanted uuid := composure.idem_id(idem_record.identity, idem_record.key);
 BEGIN
+  IF (idem_record.identity <> '' AND octet_length(idem_record.key) BETWEEN 1 AND 255 AND length(idem_record.fingerprint) = 32
+      AND idem_record.status BETWEEN 200 AND 599 AND idem_record.headers IS NOT NULL AND idem_record.body IS NOT NULL) IS NOT TRUE THEN
+    PERFORM composure.refuse('this is no record: identity, key, fingerprint, status, headers and body must be what they are called',
+                             'The worker gives all six.');
+  ELSIF octet_length(idem_record.body) > idem_record.most THEN
+    RAISE EXCEPTION 'the answer is larger than % bytes', idem_record.most USING ERRCODE = 'ZC006';
   -- Held since idem_begin(), else whoever has it has looked up and not found what we are about to record.
-  IF NOT composure.idem_lock(idem_record.identity, idem_record.key) THEN
+  ELSIF NOT composure.idem_lock(wanted) THEN
     RAISE EXCEPTION 'another transaction has this key' USING ERRCODE = 'ZC002';
   END IF;
-  INSERT INTO composure.idempotency (slot, identity, key, fingerprint, role, tenant, status, headers, body)
-  VALUES (composure.idem_slot(), idem_record.identity, idem_record.key, idem_record.fingerprint, idem_record.role,
-          idem_record.tenant, idem_record.status, idem_record.headers, idem_record.body);
+  CASE composure.idem_slot()
+  WHEN 0 THEN
+    INSERT INTO composure.idempotency_0 (slot, id, identity, key, fingerprint, role, tenant, status, headers, body, created_at)
+    VALUES (0, wanted, idem_record.identity, idem_record.key, idem_record.fingerprint, idem_record.role, idem_record.tenant,
+            idem_record.status, idem_record.headers, idem_record.body, clock_timestamp());
+  WHEN 1 THEN
+    INSERT INTO composure.idempotency_1 (slot, id, identity, key, fingerprint, role, tenant, status, headers, body, created_at)
+    VALUES (1, wanted, idem_record.identity, idem_record.key, idem_record.fingerprint, idem_record.role, idem_record.tenant,
+            idem_record.status, idem_record.headers, idem_record.body, clock_timestamp());
+  WHEN 2 THEN
+    INSERT INTO composure.idempotency_2 (slot, id, identity, key, fingerprint, role, tenant, status, headers, body, created_at)
+    VALUES (2, wanted, idem_record.identity, idem_record.key, idem_record.fingerprint, idem_record.role, idem_record.tenant,
+            idem_record.status, idem_record.headers, idem_record.body, clock_timestamp());
+  END CASE;
 END
 $f$;
-COMMENT ON FUNCTION composure.idem_record(text, text, bytea, text, text, int, text, text) IS
-  'For the workers: records the answer of the write that idem_begin() began in this transaction';
+COMMENT ON FUNCTION composure.idem_record(text, text, bytea, text, text, int, text, text, int) IS
+  $c$For the workers: records the answer of the write that idem_begin() began in this transaction, and raises
+ZC006  the body has more than `most` bytes$c$;
 
 CREATE FUNCTION composure.idem_answer(identity text, key text)
 RETURNS TABLE (status int, headers text, body text)
@@ -130,7 +156,7 @@ SET enable_bitmapscan = off
 AS $f$
   SELECT i.status::int, i.headers, i.body
     FROM composure.idempotency i
-   WHERE i.identity = idem_answer.identity AND i.key = idem_answer.key
+   WHERE i.id = composure.idem_id(idem_answer.identity, idem_answer.key)
 $f$;
 COMMENT ON FUNCTION composure.idem_answer(text, text) IS 'For the workers: the answer that was recorded under a key; no row: none';
 

@@ -130,8 +130,9 @@ bool idempotency_begin(struct statement *s, struct arena *a, const struct once *
 	return statement_finish(s);
 }
 
-bool idempotency_record(struct statement *s, struct arena *a, const struct once *i, int http, struct view headers,
-                        struct view body)
+static const struct view TAG_LATER = VIEW_INIT("ETag: *\r\n");
+
+static void record_begin(struct statement *s, struct arena *a, const struct once *i, int http)
 {
 	char status[16];
 	int n = snprintf(status, sizeof status, "%d", http);
@@ -139,10 +140,40 @@ bool idempotency_record(struct statement *s, struct arena *a, const struct once 
 	statement_lit(s, "SELECT composure.idem_record(");
 	who_and_what(s, i);
 	comma_param(s, view_make(status, (size_t)n), INT4_OID);
+}
+
+bool idempotency_record(struct statement *s, struct arena *a, const struct once *i, int http, struct view headers,
+                        struct view body)
+{
+	record_begin(s, a, i, http);
 	comma_param(s, headers, TEXT_OID);
 	comma_param(s, body, TEXT_OID);
 	statement_lit(s, ")");
 	return statement_finish(s);
+}
+
+bool idempotency_record_made(struct statement *s, struct arena *a, const struct once *i, int http, struct view headers,
+                             bool with_tag, int64_t bytes_max)
+{
+	char most[24];
+	int n = snprintf(most, sizeof most, "%lld", (long long)bytes_max);
+	record_begin(s, a, i, http);
+	statement_lit(s, ", pg_catalog.concat(");
+	statement_param(s, headers, TEXT_OID);
+	statement_lit(s, ", 'Location: ', pg_catalog.current_setting('composure.location'), E'\\r\\n'");
+	if (with_tag)
+		comma_param(s, TAG_LATER, TEXT_OID);
+	statement_lit(s, "), pg_catalog.current_setting('composure.body')");
+	comma_param(s, view_make(most, (size_t)n), INT4_OID);
+	statement_lit(s, ")");
+	return statement_finish(s);
+}
+
+struct view idempotency_headers(struct view recorded, bool *with_tag)
+{
+	size_t n = TAG_LATER.n;
+	*with_tag = recorded.n >= n && view_eq(view_skip(recorded, recorded.n - n), TAG_LATER);
+	return *with_tag ? view_make(recorded.p, recorded.n - n) : recorded;
 }
 
 bool idempotency_answer(struct statement *s, struct arena *a, const struct once *i)

@@ -1,7 +1,8 @@
 /* idempotency: the key of a write, what it stands for, and the statements that look it up and record its answer.
  *
  * The statements run in one transaction with the write (doc/idempotency.md says why each is as it is): begin, the write,
- * the caller's role given back, record, COMMIT. begin raises the SQLSTATEs below, and then the rest does not run.
+ * the caller's role given back, record, COMMIT. begin raises the SQLSTATEs below, and then the rest does not run. Where PostgreSQL makes the answer
+ * (insert_answered()) all of it is one trip, else two.
  */
 #ifndef COMPOSURE_IDEMPOTENCY_H
 #define COMPOSURE_IDEMPOTENCY_H
@@ -20,6 +21,7 @@
 #define IDEMPOTENCY_IN_PROGRESS "ZC002"
 #define IDEMPOTENCY_MISMATCH "ZC003"
 #define IDEMPOTENCY_OTHER_PRINCIPAL "ZC004"
+#define IDEMPOTENCY_TOO_LARGE "ZC006"
 
 /* What a write is to be done once for. */
 struct once {
@@ -41,6 +43,12 @@ struct view idempotency_fingerprint(struct arena *, const struct request *, cons
 bool idempotency_begin(struct statement *, struct arena *, const struct once *) MUST_CHECK;
 bool idempotency_record(struct statement *, struct arena *, const struct once *, int http, struct view headers,
                         struct view body) MUST_CHECK;
+/* Records what insert_answered() made in this transaction: `headers` and the Location behind them, with_tag: and an ETag,
+ * which the replay makes. ZC006 when its body has more than bytes_max. */
+bool idempotency_record_made(struct statement *, struct arena *, const struct once *, int http, struct view headers,
+                             bool with_tag, int64_t bytes_max) MUST_CHECK;
+/* The recorded lines without the ETag that the replay is to make; *with_tag: whether there is one. */
+struct view idempotency_headers(struct view recorded, bool *with_tag);
 /* One row of status, headers and body, or none. */
 bool idempotency_answer(struct statement *, struct arena *, const struct once *) MUST_CHECK;
 

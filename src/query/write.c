@@ -6,7 +6,7 @@
 #include "http/params.h"
 #include "query/read.h"
 
-enum { JSON_OID = 114, JSONB_OID = 3802, DOCUMENT_BYTES_MAX = 64 << 20, FORM_FIELDS_MAX = 1000 };
+enum { TEXT_OID = 25, JSON_OID = 114, JSONB_OID = 3802, DOCUMENT_BYTES_MAX = 64 << 20, FORM_FIELDS_MAX = 1000 };
 
 /* --- documents that are not JSON become it --- */
 
@@ -441,9 +441,8 @@ static void put_others(struct statement *s, const struct write *w, bool values)
 	}
 }
 
-bool insert_statement(struct statement *s, struct arena *a, const struct write *w)
+static void put_insert(struct statement *s, const struct write *w)
 {
-	statement_init(s, a);
 	statement_lit(s, "INSERT INTO ");
 	statement_text(s, w->resource->relation);
 	statement_lit(s, " AS t");
@@ -461,7 +460,72 @@ bool insert_statement(struct statement *s, struct arena *a, const struct write *
 	}
 	if (w->resolution != RESOLVE_REFUSE)
 		put_conflict(s, w);
+}
+
+bool insert_statement(struct statement *s, struct arena *a, const struct write *w)
+{
+	statement_init(s, a);
+	put_insert(s, w);
 	put_returning(s, w);
+	return statement_finish(s);
+}
+
+/* --- answers made by PostgreSQL --- */
+
+#define ANSWERED "composure_written"
+
+bool insert_can_answer(const struct write *w)
+{
+	for (unsigned i = 0; i < w->resource->n_key; i++) {
+		enum render_kind kind = render_kind(key_column(w->resource, i));
+		if (kind != RENDER_INT && kind != RENDER_UUID)
+			return false;
+	}
+	return !w->many && w->resolution == RESOLVE_REFUSE && !resource_column(w->resource, VIEW(ANSWERED));
+}
+
+static void put_visible(struct statement *s, const struct resource *res)
+{
+	const char *comma = "";
+	for (unsigned i = 0; i < res->n_columns; i++) {
+		if (res->columns[i].hidden)
+			continue;
+		statement_text(s, view_of(comma));
+		statement_lit(s, "t.");
+		statement_text(s, res->columns[i].quoted);
+		comma = ", ";
+	}
+}
+
+static void put_set_config(struct statement *s, const char *setting)
+{
+	statement_lit(s, "pg_catalog.set_config('");
+	statement_text(s, view_of(setting));
+	statement_lit(s, "', ");
+}
+
+/* row_to_json() of the row makes the bytes that row_write() makes of it: render.h. */
+bool insert_answered(struct statement *s, struct arena *a, const struct write *w, struct view path, bool body)
+{
+	statement_init(s, a);
+	statement_lit(s, "WITH " ANSWERED " AS (");
+	put_insert(s, w);
+	statement_lit(s, " RETURNING ");
+	put_visible(s, w->resource);
+	statement_lit(s, ") SELECT ");
+	put_set_config(s, "composure.body");
+	statement_text(s, body ? VIEW("pg_catalog.row_to_json(" ANSWERED ")::pg_catalog.text") : VIEW("''"));
+	statement_lit(s, ", true), ");
+	put_set_config(s, "composure.location");
+	statement_lit(s, "pg_catalog.concat(");
+	statement_param(s, path, TEXT_OID);
+	for (unsigned i = 0; i < w->resource->n_key; i++) {
+		statement_text(s, i ? VIEW(", ',', ") : VIEW(", '/', "));
+		statement_text(s, key_column(w->resource, i)->quoted);
+	}
+	statement_lit(s, "), true), ");
+	put_set_config(s, "role");
+	statement_lit(s, "'none', true) FROM " ANSWERED);
 	return statement_finish(s);
 }
 

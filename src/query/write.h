@@ -62,6 +62,16 @@ enum status write_conflict(struct write *, struct arena *, struct view columns, 
  * key cannot be one of its column. */
 bool insert_statement(struct statement *, struct arena *, const struct write *) MUST_CHECK;
 
+/* Whether PostgreSQL itself can make the answer to the insertion of one row: its key needs no more than its own digits in
+ * a path, and no column has the name that insert_answered() uses. */
+bool insert_can_answer(const struct write *);
+
+/* insert_statement() of one row, which also makes the answer (path: what stands before the key in its Location) and
+ * keeps it for the rest of the transaction: one row of its body, as `body` says what that is, and its Location. The
+ * caller's role is given back, so that the answer can be recorded in the same trip. Only where no code of the user's runs:
+ * such code could change the answer. */
+bool insert_answered(struct statement *, struct arena *, const struct write *, struct view path, bool body) MUST_CHECK;
+
 /* The columns of the body, in the rows of the key or of the filters. */
 bool update_statement(struct statement *, struct arena *, const struct write *) MUST_CHECK;
 

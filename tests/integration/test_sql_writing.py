@@ -111,14 +111,13 @@ def test_a_replay_waits_for_nobody(two):
 
 
 def test_look_ups_cover_all_partitions_by_an_index(session):
-    session.run("""INSERT INTO composure.idempotency (slot, identity, key, fingerprint, role, status, headers, body)
-                   SELECT s, 'me', 'k' || s, %s, 'api', 200, '', '' FROM generate_series(0, 2) s""", PRINT)
+    session.run("""INSERT INTO composure.idempotency (slot, id, identity, key, fingerprint, role, status, headers, body)
+                   SELECT s, composure.idem_id('me', 'k' || s), 'me', 'k' || s, %s, 'api', 200, '', '' FROM generate_series(0, 2) s""", PRINT)
     for slot in range(3):
         assert sqlstate(session, BEGIN, *who(key=f"k{slot}")) == "ZC001"
-    plan = session.column("EXPLAIN SELECT * FROM composure.idempotency WHERE identity = 'me' AND key = 'k'")
     session.run("SET LOCAL enable_seqscan = off")
     session.run("SET LOCAL enable_bitmapscan = off")
-    plan = session.column("EXPLAIN SELECT * FROM composure.idempotency WHERE identity = 'me' AND key = 'k'")
+    plan = session.column("EXPLAIN SELECT * FROM composure.idempotency WHERE id = composure.idem_id('me', 'k')")
     assert sum("Index Scan" in line for line in plan) == 3 and not any("Seq Scan" in line for line in plan)
 
 
@@ -126,14 +125,22 @@ def test_wrong_arguments_are_refused(session):
     for bad in (who(key=None), who(identity=None), who(fingerprint=None)):
         assert sqlstate(session, BEGIN, *bad) == "22023"
     for bad in (who(key=""), who(key="x" * 256), who(identity=""), who(fingerprint=b"short")):
-        assert sqlstate(session, RECORD, *bad) == "23514"
-    assert sqlstate(session, RECORD.replace("201", "42"), *who()) == "23514"
+        assert sqlstate(session, RECORD, *bad) == "22023"
+    assert sqlstate(session, RECORD.replace("201", "42"), *who()) == "22023"
+
+
+def test_a_body_over_the_bound_is_not_recorded(session):
+    session.run(BEGIN, *who())
+    bounded = RECORD.replace("'body')", "'body', %s)")
+    assert sqlstate(session, bounded, *who(), 3) == "ZC006"
+    assert session.run("SELECT * FROM composure.idem_answer('me', 'k')") == []
+    assert sqlstate(session, bounded, *who(), 4) == "00000"
 
 
 def test_the_sweep_empties_tomorrows_partition_alone(bare_database):
     s = Session(bare_database)
-    s.run("""INSERT INTO composure.idempotency (slot, identity, key, fingerprint, status, headers, body)
-             SELECT s, 'me', 'k' || s, %s, 200, '', '' FROM generate_series(0, 2) s""", PRINT)
+    s.run("""INSERT INTO composure.idempotency (slot, id, identity, key, fingerprint, status, headers, body)
+             SELECT s, composure.idem_id('me', 'k' || s), 'me', 'k' || s, %s, 200, '', '' FROM generate_series(0, 2) s""", PRINT)
     today = s.one("SELECT composure.idem_slot()")
     assert s.one("SELECT composure.idem_sweep()") is True
     assert set(s.column("SELECT slot FROM composure.idempotency")) == {0, 1, 2} - {(today + 1) % 3}
@@ -144,8 +151,8 @@ def test_the_sweep_empties_tomorrows_partition_alone(bare_database):
 def test_the_sweep_does_not_wait_for_a_reader(bare_database):
     s, reader = Session(bare_database), Session(bare_database)
     tomorrow = (s.one("SELECT composure.idem_slot()") + 1) % 3
-    s.run("INSERT INTO composure.idempotency (slot, identity, key, fingerprint, status, headers, body)"
-          " VALUES (%s, 'me', 'k', %s, 200, '', '')", tomorrow, PRINT)
+    s.run("INSERT INTO composure.idempotency (slot, id, identity, key, fingerprint, status, headers, body)"
+          " VALUES (%s, composure.idem_id('me', 'k'), 'me', 'k', %s, 200, '', '')", tomorrow, PRINT)
     reader.run("BEGIN")
     reader.run("SELECT * FROM composure.idem_answer('me', 'k')")
     assert s.one("SELECT composure.idem_sweep()") is False
