@@ -105,3 +105,4 @@ $apply$;
 \ir migrations/0005_feed.sql
 \ir migrations/0006_relationships.sql
 \ir migrations/0007_writing.sql
+\ir migrations/0008_limits.sql

@@ -20,6 +20,7 @@
 #include "db/tx.h"
 #include "gate/keycache.h"
 #include "gate/keymemo.h"
+#include "gate/limits.h"
 #include "http/request.h"
 #include "http/response.h"
 #include "query/body.h"
@@ -32,6 +33,7 @@
 #include "telemetry/trace.h"
 
 struct watcher;
+struct limiter;
 struct exchange;
 
 struct service {
@@ -45,6 +47,8 @@ struct service {
 	struct published *published; /* the catalog's text, in the region */
 	struct keycache *keys;       /* in the region, too */
 	struct keymemo *memo;
+	struct limits *limits;       /* in the region */
+	struct limiter *limiter;
 	struct accesslog *log;
 	struct exchange *spare;      /* ended ones, kept for the next */
 	struct exchange *waiting;    /* for the catalog */
@@ -103,6 +107,14 @@ struct exchange {
 	enum operation operation;
 	enum write_kind write_kind;  /* of OP_WRITE */
 	struct view *key;            /* of an item: a value for each key column */
+	/* The rate limit it is under: whose bucket, and what came of it. */
+	struct exchange *limiter_link;
+	struct bucket_ref bucket;    /* of a `limited` one */
+	int64_t limited_since_us, retry_after; /* retry_after: seconds, of a 429 */
+	unsigned violated;
+	bool in_limiter, limited, admitted;
+	bool held;                   /* the answer is there, and is sent if it is let through */
+
 	bool waited;                 /* for the catalog, once */
 	bool reloaded;               /* the catalog was read anew for this request once */
 

@@ -5,6 +5,7 @@
 
 #include "exchange.h"
 #include "gate/apikey.h"
+#include "limiter.h"
 
 enum { TEXT_OID = 25 };
 
@@ -36,7 +37,7 @@ static int64_t epoch_us(void)
 
 static enum next refuse(struct exchange *ex)
 {
-	return problem(ex, ERR_INVALID_KEY, VIEW_NONE);
+	return limiter_failed_key(ex);
 }
 
 static enum next admit_key(struct exchange *ex, const struct key_record *r, const struct apikey *key)
@@ -79,32 +80,12 @@ static bool copy_text(struct view v, char *out, size_t size)
 	return true;
 }
 
-/* An array in binary format: dimensions, has-null flag, element type, length and lower bound; then length and bytes of
- * each element (array_send). One dimension without NULLs, else it reads as empty. */
-static struct view array_items(struct view v)
-{
-	if (v.n < 20 || rows_int(view_make(v.p, 4)) != 1 || rows_int(view_make(v.p + 4, 4)) != 0)
-		return VIEW_NONE;
-	return view_skip(v, 20);
-}
-
-static bool array_next(struct view *rest, struct view *item)
-{
-	if (rest->n < 4)
-		return false;
-	int64_t n = rows_int(view_make(rest->p, 4));
-	*rest = view_skip(*rest, 4);
-	if (n < 0 || (size_t)n > rest->n)
-		return false;
-	*item = view_make(rest->p, (size_t)n);
-	*rest = view_skip(*rest, (size_t)n);
-	return true;
-}
-
 static void read_secrets(struct key_record *r, struct view hashes, struct view expiries)
 {
-	struct view hash, until, h = array_items(hashes), e = array_items(expiries);
-	while (r->n_secrets < KEY_SECRETS_MAX && array_next(&h, &hash) && array_next(&e, &until)) {
+	struct view hash, until, h = hashes, e = expiries;
+	if (rows_array(&h) < 0 || rows_array(&e) < 0)
+		return;
+	while (r->n_secrets < KEY_SECRETS_MAX && rows_array_next(&h, &hash) && rows_array_next(&e, &until)) {
 		if (hash.n != SHA256_BYTES)
 			continue;
 		memcpy(r->hash[r->n_secrets], hash.p, SHA256_BYTES);

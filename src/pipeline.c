@@ -11,6 +11,7 @@
 #include "cors.h"
 #include "http/media.h"
 #include "http/problem.h"
+#include "limiter.h"
 #include "watcher.h"
 
 enum {
@@ -243,7 +244,7 @@ static bool choose_format(struct exchange *ex)
 	return true;
 }
 
-static enum next step_route(struct exchange *ex)
+static enum next route(struct exchange *ex)
 {
 	struct route_path path;
 	enum status st = request_route(&ex->request, ex->arena, view_of(ex->service->settings->mount), &path);
@@ -281,6 +282,14 @@ static enum next step_route(struct exchange *ex)
 		loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
 	}
 	return permitted(ex);
+}
+
+/* A refusal costs a token, too, so it is held until there is one. */
+static enum next step_route(struct exchange *ex)
+{
+	enum next n = route(ex);
+	ex->held = n == DONE && ex->operation != OP_OPTIONS;
+	return ex->held ? NEXT : n;
 }
 
 /* --- receive --- */
@@ -351,6 +360,7 @@ static const struct step {
 	{ "catalog", step_catalog },   /* what is exposed; waits for it once, at the worker's start */
 	{ "identify", identify }, /* API key -> principal, or 401 */
 	{ "route", step_route },       /* path and method -> resource and operation, or 404, 405, 406, 401, 403 */
+	{ "admit", admit },            /* a token of the rate limit, or 429 */
 	{ "receive", step_receive },   /* the body, or 413, 415, 400 */
 	{ "ask", step_ask },           /* operation -> statement, on its way */
 	{ "answer", step_answer },     /* rows -> response */
@@ -366,6 +376,7 @@ static void let_go(struct exchange *ex)
 	loop_timer_stop(s->loop, &ex->deadline);
 	loop_undefer(s->loop, &ex->resume);
 	watcher_unwait(s->watcher, ex);
+	limiter_unwait(s->limiter, ex);
 	if (ex->query_out)
 		pool_abandon(s->pool, &ex->query);
 	ex->query_out = false;
@@ -383,6 +394,7 @@ static void common_headers(struct exchange *ex)
 	response_header(r, VIEW("X-Request-Id"), view_make(ex->request_id, sizeof ex->request_id));
 	response_header(r, VIEW("X-Content-Type-Options"), VIEW("nosniff"));
 	response_header(r, VIEW("Content-Security-Policy"), VIEW("default-src 'none'"));
+	limiter_headers(ex);
 	cors_headers(ex);
 }
 
@@ -603,6 +615,7 @@ static enum next begin_anew(struct exchange *ex)
 	ex->function = NULL;
 	ex->key = NULL;
 	ex->reloaded = true;
+	ex->held = false;
 	ex->query_done = ex->runs_code = false;
 	ex->principal = (struct principal){ .has_key = false };
 	ex->step = STEP_CATALOG;

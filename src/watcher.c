@@ -11,6 +11,7 @@
 #include "cache/generation.h"
 #include "db/feed.h"
 #include "exchange.h"
+#include "limiter.h"
 
 enum {
 	TICK_US = 20000,
@@ -306,6 +307,8 @@ static void on_changed(void *context, struct view resource, const struct view *k
 			keycache_invalidate(s->keys, keys[i]);
 		if (n_keys == 0)
 			keycache_invalidate(s->keys, VIEW_NONE);
+	} else if (view_eq(resource, VIEW("@limits"))) {
+		generation_bump(s->watch, generation_tag(VIEW("limits"), VIEW("")), GENERATION_HARD);
 	} else if (view_eq(resource, VIEW("@all"))) {
 		generation_bump_all(s->watch);
 		ask(w, false);
@@ -395,6 +398,7 @@ static void every_second(struct watcher *w)
 	if (w->holding) {
 		clear_the_dead(s);
 		sweep(w);
+		limiter_round(s->limiter);
 	}
 }
 

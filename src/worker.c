@@ -18,6 +18,7 @@
 #include "http/cgi.h"
 #include "http/fastcgi.h"
 #include "http/peer.h"
+#include "limiter.h"
 #include "watcher.h"
 
 enum {
@@ -83,7 +84,9 @@ static bool memory_open(struct service *s)
 		s->published = published_open(s->region, AREA_CATALOG);
 		s->keys = keycache_open(s->region, s->watch, set->key_ttl_ms * 1000, set->key_grace_ms * 1000);
 	}
-	if (!s->published || !s->keys) {
+	if (s->region)
+		s->limits = limits_open(s->region);
+	if (!s->published || !s->keys || !s->limits) {
 		log_error("out of memory");
 		return false;
 	}
@@ -119,17 +122,20 @@ static bool service_open(struct service *s, const struct settings *set)
 	s->memo = keymemo_create();
 	if (!s->pool || !s->memo || !memory_open(s))
 		return false;
-	s->watcher = watcher_create(s);
+	s->limiter = limiter_create(s);
+	s->watcher = s->limiter ? watcher_create(s) : NULL;
 	if (!s->watcher)
-		log_error("out of memory");
+		log_error("the worker cannot start");
 	return s->watcher;
 }
 
 static void service_close(struct service *s)
 {
 	watcher_destroy(s->watcher);
+	limiter_destroy(s->limiter);
 	pool_destroy(s->pool);
 	keymemo_destroy(s->memo);
+	limits_close(s->limits);
 	keycache_close(s->keys);
 	published_close(s->published);
 	region_close(s->region);

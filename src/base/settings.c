@@ -163,8 +163,10 @@ static bool judge(const struct settings *s, char *why, int size)
 	static const char *const poolers[] = { "none", "transaction", NULL };
 	static const char *const peers[] = { "", "nginx", "lighttpd", "apache", NULL };
 	static const char *const levels[] = { "error", "warn", "info", "debug", NULL };
+	static const char *const headers[] = { "X-Forwarded-For", "Forwarded", NULL };
 	if (!one_of("pooler", s->pooler, poolers, why, size) || !one_of("peer", s->peer, peers, why, size) ||
-	    !one_of("log_level", s->log_level, levels, why, size))
+	    !one_of("log_level", s->log_level, levels, why, size) ||
+	    !one_of("forwarded_header", s->forwarded_header, headers, why, size))
 		return false;
 	if (strlen(s->search_path) > SEARCH_PATH_MAX) {
 		(void)snprintf(why, (size_t)size, "search_path is longer than %d bytes", SEARCH_PATH_MAX);

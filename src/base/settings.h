@@ -45,6 +45,9 @@
 	NUMBER(feed_interval_ms, 25, 1, 60000, "time between two looks at the change feed, milliseconds")           \
 	NUMBER(key_ttl_ms, 60000, 0, 3600000, "time after which a known API key is asked for again, milliseconds")   \
 	NUMBER(key_grace_ms, 3600000, 0, 86400000, "time that a known key serves while PostgreSQL is away")         \
+	NUMBER(auth_failures, 60, 0, 1000000, "API keys that do not verify, from one address in a minute; 0: no limit")  \
+	TEXT(trusted_proxies, "", "addresses and networks, by comma, whose word on the client's address is taken; unix")  \
+	TEXT(forwarded_header, "X-Forwarded-For", "header in which they tell it: X-Forwarded-For or Forwarded")            \
 	NUMBER(share_segments, 1, 0, 1, "1: reads of one key that are ready together share a transaction")
 
 struct settings {

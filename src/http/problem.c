@@ -44,13 +44,17 @@ void problem_write(struct response *r, enum status s, struct view detail, struct
 	problem_write_as(r, s, status_http(s), detail, request_id);
 }
 
-void problem_write_as(struct response *r, enum status s, int http, struct view detail, struct view request_id)
+/* more: members in JSON, each behind a comma */
+static void put(struct response *r, enum status s, int http, struct view type, struct view detail, struct view request_id,
+                  struct view more)
 {
 	response_restart(r, http);
 	(void)response_header(r, VIEW("Content-Type"), VIEW("application/problem+json"));
 	(void)response_header(r, VIEW("Cache-Control"), VIEW("no-store"));
 	struct buf *b = &r->body;
-	buf_lit(b, "{\"type\":\"about:blank\"");
+	buf_lit(b, "{\"type\":\"");
+	buf_view_put(b, type);
+	buf_putc(b, '"');
 	member(b, VIEW("title"), view_of(status_title(s)));
 	buf_lit(b, ",\"status\":");
 	buf_i64(b, http);
@@ -59,5 +63,22 @@ void problem_write_as(struct response *r, enum status s, int http, struct view d
 	if (request_id.n)
 		instance(b, request_id);
 	member(b, VIEW("code"), view_of(status_code(s)));
+	buf_view_put(b, more);
 	buf_putc(b, '}');
+}
+
+void problem_write_as(struct response *r, enum status s, int http, struct view detail, struct view request_id)
+{
+	put(r, s, http, VIEW("about:blank"), detail, request_id, VIEW(""));
+}
+
+void problem_quota(struct response *r, struct view detail, struct view request_id, struct view violated)
+{
+	struct buf more = BUF(1024);
+	buf_lit(&more, ",\"violated-policies\":[");
+	buf_view_put(&more, violated);
+	buf_putc(&more, ']');
+	put(r, ERR_RATE_LIMITED, 429, VIEW("https://iana.org/assignments/http-problem-types#quota-exceeded"), detail, request_id,
+	      buf_view(&more));
+	buf_free(&more);
 }

@@ -16,6 +16,10 @@
  * (Allow, Retry-After, WWW-Authenticate) are the caller's to add, after this. */
 void problem_write(struct response *, enum status, struct view detail, struct view request_id);
 
+/* 429, of the type quota-exceeded (draft-ietf-httpapi-ratelimit-headers); violated: the names of policies, each a JSON
+ * string, by comma. */
+void problem_quota(struct response *, struct view detail, struct view request_id, struct view violated);
+
 /* The same under another HTTP status than the code's own. */
 void problem_write_as(struct response *, enum status, int http, struct view detail, struct view request_id);
 

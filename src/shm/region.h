@@ -18,7 +18,7 @@
 /* Changes whenever a structure in the region changes: builds with different numbers have different files. (Programs of
  * the tests have others, and less room.) */
 #ifndef REGION_LAYOUT
-#define REGION_LAYOUT 3
+#define REGION_LAYOUT 4
 #endif
 #ifndef REGION_CATALOG_BYTES
 #define REGION_CATALOG_BYTES ((size_t)(8 << 20) + 4096)
@@ -28,7 +28,8 @@ enum { REGION_SLOTS = 256 };
 /*   area       bytes */
 #define REGION_AREAS(X)                          \
 	X(CATALOG, REGION_CATALOG_BYTES)         \
-	X(KEYS, (size_t)8 << 20)
+	X(KEYS, (size_t)8 << 20)                 \
+	X(LIMITS, (size_t)8 << 20)
 
 enum region_area {
 #define X(name, bytes) AREA_##name,

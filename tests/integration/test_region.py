@@ -68,7 +68,8 @@ def follows(workers, database, count=[0]):
 
 START = ["mapping-locked", "mapping-emptied", "slot-locked", "region-placed", "region-ready", "watch-begun"]
 WORK = ["watch-taking", "watch-taken", "publish-locked", "publish-begun", "publish-copied", "publish-complete",
-        "publish-current", "key-locked", "key-writing", "key-written"]
+        "publish-current", "key-locked", "key-writing", "key-written",
+        "bucket-claimed", "bucket-asking", "terms-locked", "terms-written"]
 
 
 @pytest.mark.skipif(not POINTS, reason="configured without --enable-test-points")
@@ -76,7 +77,7 @@ WORK = ["watch-taking", "watch-taken", "publish-locked", "publish-begun", "publi
 @pytest.mark.parametrize("point", START + WORK)
 def test_the_others_go_on_when_one_ends_inside(point, how, fresh_database, place, victim, workers):
     lost = victim(fresh_database, runtime_dir=place, point=f"{point}:{how}")
-    if point.startswith("key-"):
+    if point.startswith(("key-", "bucket-", "terms-")):
         wait_until(lambda: ask(lost, "/readyz").status == 200, "the victim to be ready")
         asked = lost.poke(fresh_database.keys["demo"])  # closed, it would be given up before its key is known
     wait_until(lost.gone, f"the victim to come to {point}")

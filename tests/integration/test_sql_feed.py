@@ -20,7 +20,7 @@ def shared(migrated_template):
 @pytest.fixture
 def session(shared):
     session = Session(shared)
-    session.run("TRUNCATE composure.resource, composure.plan, composure.api_key, composure.api_secret;"
+    session.run("TRUNCATE composure.resource, composure.plan, composure.plan_window, composure.api_key, composure.api_secret;"
                 " DROP TABLE IF EXISTS public.t; TRUNCATE composure.change")
     yield session
     session.close()
@@ -142,10 +142,7 @@ def test_the_catalog_is_noted_once_for_each_transaction_that_changes_it(session,
     for change in ("CREATE TABLE public.t (id int PRIMARY KEY); SELECT composure.expose('public.t')",
                    "SELECT composure.expose('public.t', methods => '{GET}')",
                    "SELECT composure.unexpose('t')",
-                   "SELECT composure.create_plan('p', 10)",
-                   "UPDATE composure.plan SET burst = 7",
                    "UPDATE composure.installation SET catalog_version = catalog_version + 1",
-                   "DELETE FROM composure.plan",
                    "TRUNCATE composure.resource",
                    "SET session_replication_role = replica; UPDATE composure.installation SET catalog_version = 9;"
                    " RESET session_replication_role"):

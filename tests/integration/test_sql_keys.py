@@ -122,7 +122,8 @@ def test_a_plan_is_made_and_replaced(session):
         "plan p: 100 per second, at most 200 at once")
     assert session.one("SELECT composure.create_plan('p', rate => 5, per => '1 minute')") == (
         "plan p: 5 per minute, at most 5 at once")
-    assert session.run("SELECT name, rate, burst, per::text FROM composure.plan") == [("p", 5, 5, "00:01:00")]
+    assert session.run("SELECT plan, name, rate, burst, per::text FROM composure.plan_window") == [
+        ("p", "default", 5, 5, "00:01:00")]
     assert session.one("SELECT composure.create_plan('q', rate => 0.5)") == "plan q: 0.5 per second, at most 1 at once"
 
 

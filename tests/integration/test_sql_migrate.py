@@ -198,8 +198,10 @@ def test_the_worker_role_has_the_settings_of_a_worker_and_no_rights(bare_databas
         "composure.catalog()", "composure.catalog_state()", "composure.feed_begin()",
         "composure.feed_clean(pg_snapshot,pg_snapshot)", "composure.feed_poll(pg_snapshot)",
         "composure.idem_answer(text,text)", "composure.idem_begin(text,text,bytea,text,text)",
-        "composure.idem_record(text,text,bytea,text,text,integer,text,text)", "composure.idem_sweep()",
-        "composure.key_lookup(text)"]
+        "composure.idem_record(text,text,bytea,text,text,integer,text,text,integer)", "composure.idem_sweep()",
+        "composure.key_lookup(text)",
+        "composure.lease(text,text,text[],integer[],integer[],integer[],integer[],integer[],integer[])",
+        "composure.limit_sweep()"]
     assert worker.column("SELECT relname FROM pg_class WHERE relnamespace = 'composure'::regnamespace "
                          "AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE')") == []
     worker.run("SET ROLE composure_anonymous")
@@ -248,8 +250,13 @@ def test_each_function_has_a_safe_search_path_and_none_is_for_public(bare_databa
     callers = [f for f in functions if f[0].startswith(("composure.expose(", "composure.find_relation(",
                                                         "composure.expose_function(", "composure.find_function("))]
     assert len(callers) == 4 and not any(definer for _, definer, _, _ in callers)
+    # These are inlined, and so can have none: they run with the caller's rights, and each name in them has its schema.
+    inlined = [f for f in functions if f[0].startswith(("composure.limit_clock(", "composure.bucket_tokens(",
+                                                        "composure.bucket_begin(", "composure.idem_id(", "composure.idem_lock(",
+                                                        "composure.idem_slot("))]
+    assert len(inlined) == 6 and not any(definer for _, definer, _, _ in inlined)
     for name, definer, config, acl in functions:
-        if (name, definer, config, acl) not in callers:
+        if (name, definer, config, acl) not in callers + inlined:
             assert config and "search_path=pg_catalog, pg_temp" in config, name
         assert acl is not None and "=X/" not in acl.replace("postgres=X/", "").replace("composure_worker=X/", ""), name
     session.close()

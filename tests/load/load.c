@@ -8,7 +8,7 @@
  * when it has its answer; with it requests fall due at that rate whatever the answers do, and one that found no
  * connection free counts from when it fell due, so that a stall is seen by all whom it would have hit. Writes a line of
  * JSON for each stream. Answers that contain --mark are counted apart; what is still out of a stream with --abandon at
- * the end is not waited for.
+ * the end is not waited for. --headers-of FILE adds one of its lines to each request, in turn.
  */
 #include "config.h"
 
@@ -69,6 +69,8 @@ static unsigned times_at(const struct times *t, size_t share)
 struct stream {
 	const char *name, *uri, *method, *body, *mark;
 	struct buf headers; /* as HTTP has them, with CRLF */
+	char **lines;       /* of these each request has one more, in turn */
+	size_t n_lines;
 	unsigned connections;
 	double rate;
 	uint64_t count;   /* 0: no limit but the time */
@@ -139,6 +141,13 @@ static void put_filled(struct buf *b, const struct stream *s, struct view text)
 	buf_view_put(b, view_skip(text, before + 2));
 }
 
+static void put_headers(struct buf *b, const struct stream *s)
+{
+	put_filled(b, s, buf_view(&s->headers));
+	if (s->n_lines)
+		buf_printf(b, "%s\r\n", s->lines[s->sent % s->n_lines]);
+}
+
 static void put_uri(struct buf *b, const struct stream *s)
 {
 	put_filled(b, s, view_of(s->uri));
@@ -149,7 +158,7 @@ static void put_http(struct buf *b, const struct stream *s)
 	buf_printf(b, "%s ", s->method);
 	put_uri(b, s);
 	buf_lit(b, " HTTP/1.1\r\nHost: load\r\n");
-	put_filled(b, s, buf_view(&s->headers));
+	put_headers(b, s);
 	if (s->body)
 		buf_printf(b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(s->body));
 	buf_lit(b, "\r\n");
@@ -221,7 +230,7 @@ static void put_fastcgi(struct buf *b, const struct stream *s)
 	put_pair(&params, VIEW("QUERY_STRING"), query);
 	put_pair(&params, VIEW("REMOTE_ADDR"), VIEW("127.0.0.1"));
 	struct buf headers = BUF(65536);
-	put_filled(&headers, s, buf_view(&s->headers));
+	put_headers(&headers, s);
 	put_header_pairs(&params, buf_view(&headers));
 	buf_free(&headers);
 	if (s->body) {
@@ -599,6 +608,23 @@ static struct stream *stream_add(struct load *l, const char *name)
 	return s;
 }
 
+static void read_lines(struct stream *s, const char *path)
+{
+	FILE *f = fopen(path, "re");
+	char *line = NULL;
+	size_t cap = 0;
+	if (!f)
+		fail("the file of --headers-of cannot be read");
+	for (ssize_t n; (n = getline(&line, &cap, f)) > 1;) {
+		line[n - 1] = '\0';
+		s->lines = realloc(s->lines, (s->n_lines + 1) * sizeof *s->lines);
+		if (!s->lines || !(s->lines[s->n_lines++] = strdup(line)))
+			fail("out of memory");
+	}
+	free(line);
+	(void)fclose(f);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -607,7 +633,7 @@ int main(int argc, char **argv)
 		{ "body", 1, NULL, 'b' },   { "header", 1, NULL, 'h' }, { "connections", 1, NULL, 'c' },
 		{ "rate", 1, NULL, 'r' },   { "count", 1, NULL, 'k' }, { "from", 1, NULL, 'f' },
 		{ "to", 1, NULL, 'o' },     { "mark", 1, NULL, 'a' },  { "late-us", 1, NULL, 'l' },
-		{ "abandon", 0, NULL, 'd' },
+		{ "abandon", 0, NULL, 'd' }, { "headers-of", 1, NULL, 'H' },
 		{ NULL, 0, NULL, 0 },
 	};
 	static struct load l;
@@ -635,6 +661,7 @@ int main(int argc, char **argv)
 		case 'a': s->mark = optarg; break;
 		case 'l': s->late_us = atoll(optarg); break;
 		case 'd': s->abandon = true; break;
+		case 'H': read_lines(s, optarg); break;
 		default: return 2;
 		}
 	}

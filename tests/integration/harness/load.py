@@ -19,10 +19,11 @@ SOAK = bool(os.environ.get("COMPOSURE_SOAK"))
 class Stream:
     """Requests of one kind. Without a rate each connection asks again when it has its answer. `uri` may have one {} that
     runs from `first` to `last`; answers that contain `mark` are counted apart; those later than late_ms are counted; what
-    is still out at the end of one to `abandon` is not waited for."""
+    is still out at the end of one to `abandon` is not waited for. `headers_of` is a file: each request has one of its
+    lines as a header more."""
 
     def __init__(self, name, uri, key=None, connections=4, rate=None, count=None, method="GET", body=None, mark=None,
-                 late_ms=None, first=1, last=1000, headers=(), abandon=False):
+                 late_ms=None, first=1, last=1000, headers=(), headers_of=None, abandon=False):
         self.name = name
         self.arguments = ["--stream", name, "--uri", uri, "--method", method, "--connections", connections,
                           "--from", first, "--to", last]
@@ -31,6 +32,8 @@ class Stream:
                 self.arguments += [f"--{option}", value]
         if late_ms:
             self.arguments += ["--late-us", int(late_ms * 1000)]
+        if headers_of:
+            self.arguments += ["--headers-of", headers_of]
         if abandon:
             self.arguments += ["--abandon"]
         for header in [*headers, *([f"Authorization: Bearer {key}"] if key else [])]:

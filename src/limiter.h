@@ -1,0 +1,34 @@
+/* limiter: a worker's part in rate limits: leases tokens of PostgreSQL for this host (gate/limits.h), and lets requests
+ * through or not.
+ *
+ * A request spends from shared memory. What runs low is leased after the answer, several buckets in one call; a request
+ * waits only where its bucket is dry, and two seconds at most: then, and while PostgreSQL fails, the host goes on alone.
+ */
+#ifndef COMPOSURE_LIMITER_H
+#define COMPOSURE_LIMITER_H
+
+#include <stdbool.h>
+
+#include "exchange.h"
+
+struct limiter;
+
+/* NULL: out of memory, or trusted_proxies does not say what it may (which is logged). The service outlives it. */
+struct limiter *limiter_create(struct service *);
+void limiter_destroy(struct limiter *);
+
+/* The step that lets a request through, or 429; and what every answer says of the limit. */
+enum next admit(struct exchange *);
+void limiter_headers(struct exchange *);
+
+/* The exchange no longer waits. */
+void limiter_unwait(struct limiter *, struct exchange *);
+
+/* An API key that did not verify: 401, or 429 where its address has had too many of them. */
+enum next limiter_failed_key(struct exchange *);
+
+/* For whoever has the watch, once a second: what lies unused goes back, what was counted is told; what dead workers held
+ * is freed, buckets in PostgreSQL that are full anyway are swept. */
+void limiter_round(struct limiter *);
+
+#endif
