@@ -108,7 +108,7 @@ struct exchange {
 	enum write_kind write_kind;  /* of OP_WRITE */
 	struct view *key;            /* of an item: a value for each key column */
 	/* The rate limit it is under: whose bucket, and what came of it. */
-	struct exchange *limiter_link;
+	struct exchange *limiter_link, **limiter_at;
 	struct bucket_ref bucket;    /* of a `limited` one */
 	int64_t limited_since_us, retry_after; /* retry_after: seconds, of a 429 */
 	unsigned violated;
@@ -133,6 +133,7 @@ struct exchange {
 	struct page page;
 	struct page_writer writer;
 	bool writing;
+	bool for_all;                /* the answer is the same for everybody, and shared caches may keep it */
 	bool runs_code;              /* its statements may run code of the user's */
 	struct total total;          /* of a list, where it is asked for */
 
@@ -189,6 +190,15 @@ enum next exchange_anew(struct exchange *);
 
 /* The problem that fits a query that did not end well, in the words that a client may see. */
 enum next query_problem(struct exchange *);
+
+/* Whether a list's or item's answer is for all, which ex->for_all says from then on. */
+void exchange_read_for_all(struct exchange *);
+
+/* Cache-Control, Vary and what CDNs are told. */
+void cache_headers(struct exchange *, const struct cache_policy *);
+
+/* ETag, and 304 where the client has that body already (RFC 9110 section 13.1.2). */
+void entity_tag(struct exchange *);
 
 /* The step that tells who asks (identify.c). */
 enum next identify(struct exchange *);

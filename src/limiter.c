@@ -16,9 +16,12 @@ enum {
 	ASKS_MAX = 500,           /* in one call of lease(), which takes 1000 */
 	PATIENCE_US = 2000000,    /* with PostgreSQL, of a request and of a question: on a busy machine a new session takes
 	                           * half a second for its first one */
-	LOOK_AGAIN_US = 1000,     /* while another worker asks for the same bucket */
+	LOOK_AGAIN_US = 1000,     /* while another worker asks for the same bucket; doubled each time */
+	LOOK_AGAIN_MAX_US = 16000,
+	LOCKED_TRIES = 3,
 	LOCKED_US = 3000,         /* before the next try when a bucket was locked: as much again, with jitter */
 	SWEEP_US = 10000000,
+	SWEPT_AT_ONCE = 1000,
 	TEXT_OID = 25, TEXT_ARRAY_OID = 1009, INT4_ARRAY_OID = 1007,
 };
 
@@ -28,8 +31,8 @@ struct limiter {
 	struct trusted trusted;
 
 	struct limit_ask ask[ASKS_MAX]; /* [0, n_out) are out, the rest waits for its turn */
-	unsigned n, n_out;
-	bool out;
+	unsigned n, n_out, locked; /* locked: how often a bucket of those that are out was */
+	bool out, singly;         /* singly: one of a batch was, so they are asked for one by one */
 	struct arena *arena;      /* of the question that is out */
 	struct statement statement;
 	struct query query;
@@ -37,8 +40,9 @@ struct limiter {
 	struct timer patience;    /* of that question; between two of them: until the next try */
 	struct task go;
 
-	struct exchange *waiting;
-	struct timer look;        /* for those of them who wait for another worker's question */
+	struct exchange *waiting, **waiting_end;
+	struct timer look;        /* for those who wait for another worker's question, or have waited long enough */
+	int64_t look_us;
 
 	struct statement sweep_sql;
 	struct arena *sweep_arena;
@@ -60,20 +64,21 @@ static void wait(struct limiter *l, struct exchange *ex)
 	if (ex->in_limiter)
 		return;
 	ex->in_limiter = true;
-	ex->limiter_link = l->waiting;
-	l->waiting = ex;
+	ex->limiter_link = NULL;
+	ex->limiter_at = l->waiting_end;
+	*l->waiting_end = ex;
+	l->waiting_end = &ex->limiter_link;
 }
 
 void limiter_unwait(struct limiter *l, struct exchange *ex)
 {
 	if (!ex->in_limiter)
 		return;
-	for (struct exchange **at = &l->waiting; *at; at = &(*at)->limiter_link) {
-		if (*at == ex) {
-			*at = ex->limiter_link;
-			break;
-		}
-	}
+	*ex->limiter_at = ex->limiter_link;
+	if (ex->limiter_link)
+		ex->limiter_link->limiter_at = ex->limiter_at;
+	else
+		l->waiting_end = ex->limiter_at;
 	ex->in_limiter = false;
 }
 
@@ -84,17 +89,25 @@ static void resume_all(struct limiter *l)
 	for (const struct exchange *ex = l->waiting; ex; ex = ex->limiter_link)
 		n++;
 	for (; n && l->waiting; n--) {
-		struct exchange *last = l->waiting;
-		while (last->limiter_link)
-			last = last->limiter_link;
-		limiter_unwait(l, last);
-		exchange_resume(last);
+		struct exchange *first = l->waiting;
+		limiter_unwait(l, first);
+		exchange_resume(first);
 	}
+	if (!l->waiting)
+		l->look_us = LOOK_AGAIN_US;
 }
 
 static void on_look(struct timer *t)
 {
-	resume_all(CONTAINER_OF(t, struct limiter, look));
+	struct limiter *l = CONTAINER_OF(t, struct limiter, look);
+	l->look_us = l->look_us < LOOK_AGAIN_MAX_US ? 2 * l->look_us : LOOK_AGAIN_MAX_US;
+	resume_all(l);
+}
+
+static void look_at(struct limiter *l, int64_t us)
+{
+	if (!l->look.place || us < l->look.due_us)
+		loop_timer_set(l->service->loop, &l->look, us);
 }
 
 /* --- asking --- */
@@ -175,22 +188,26 @@ static unsigned numbers(struct view v, double out[LIMIT_WINDOWS_MAX])
 	return n;
 }
 
-static void read_terms(const struct rows *rows, int row, int64_t now, struct limit_terms *t)
+/* False: this build does not know what it says. */
+static bool read_terms(const struct rows *rows, int row, int64_t now, struct limit_terms *t)
 {
 	*t = (struct limit_terms){ .at_us = now };
 	struct view policy = rows_value(rows, row, 5);
-	if (!policy.p || policy.n >= sizeof t->policy)
-		return;
+	if (!policy.p)
+		return true; /* no limit */
+	if (policy.n >= sizeof t->policy)
+		return false;
 	memcpy(t->policy, policy.p, policy.n);
 	unsigned n = numbers(rows_value(rows, row, 6), t->rate_us);
-	if (numbers(rows_value(rows, row, 7), t->burst) != n || numbers(rows_value(rows, row, 8), t->left) != n)
-		return;
+	if (n == 0 || numbers(rows_value(rows, row, 7), t->burst) != n || numbers(rows_value(rows, row, 8), t->left) != n)
+		return false;
 	t->n = n;
 	for (unsigned i = 0; i < n; i++) {
 		t->rate_us[i] /= 1e6;
 		if (!(t->rate_us[i] > 0))
-			t->n = 0;
+			return false;
 	}
+	return true;
 }
 
 static void take_answer(struct limiter *l)
@@ -201,10 +218,13 @@ static void take_answer(struct limiter *l)
 	for (unsigned i = 0; i < l->n_out; i++) {
 		int row = (int)i;
 		struct view wait_us = rows_value(l->rows, row, 1);
-		read_terms(l->rows, row, now, &terms);
-		/* Never, without a time: more than the bucket ever holds. */
+		if (!read_terms(l->rows, row, now, &terms)) {
+			log_warn("composure.lease() says something that this build does not know");
+			limits_not_leased(l->limits, &l->ask[i], true);
+			continue;
+		}
 		limits_leased(l->limits, &l->ask[i], (uint32_t)rows_int(rows_value(l->rows, row, 0)),
-		              wait_us.p ? rows_int(wait_us) : INT64_C(3600000000), (unsigned)rows_int(rows_value(l->rows, row, 2)), &terms,
+		              wait_us.p ? rows_int(wait_us) : -1, (unsigned)rows_int(rows_value(l->rows, row, 2)), &terms,
 		              now);
 	}
 }
@@ -218,7 +238,8 @@ static void answered(struct limiter *l)
 	l->out = false;
 	memmove(l->ask, l->ask + l->n_out, (l->n - l->n_out) * sizeof l->ask[0]);
 	l->n -= l->n_out;
-	l->n_out = 0;
+	l->n_out = l->locked = 0;
+	l->singly &= l->n > 0;
 }
 
 static void not_answered(struct limiter *l, bool unknown)
@@ -258,9 +279,20 @@ static void on_done(struct query *q, enum status status, const struct db_error *
 		return;
 	}
 	if (transient(error)) {
-		/* Somebody held a bucket for 20 ms. All of it once more: nothing was done. */
+		/* Somebody held a bucket for 20 ms, and nothing was done: once more. When it goes on, the others do not wait for
+		 * the one, and whoever waits for that goes on alone in the end. */
 		l->out = false;
-		loop_timer_set(loop, &l->patience, loop_now_us(loop) + LOCKED_US + random() % LOCKED_US);
+		if (++l->locked < LOCKED_TRIES) {
+			loop_timer_set(loop, &l->patience, loop_now_us(loop) + LOCKED_US + random() % LOCKED_US);
+			return;
+		}
+		l->locked = 0;
+		l->singly = true;
+		if (l->n_out > 1)
+			l->n_out = 0; /* counted, and to be sent one by one */
+		else
+			not_answered(l, false);
+		go_on(l);
 		return;
 	}
 	if (error && error->sqlstate[0])
@@ -277,12 +309,13 @@ static void send_all(struct limiter *l)
 	if (l->out || !l->n)
 		return;
 	if (!l->n_out) {
-		l->n_out = l->n;
+		l->n_out = l->singly ? 1 : l->n;
 		for (unsigned i = 0; i < l->n_out; i++)
 			limits_count(l->limits, &l->ask[i]);
 	}
 	if (!question(l)) {
 		not_answered(l, false);
+		go_on(l);
 		return;
 	}
 	l->query = (struct query){
@@ -324,11 +357,14 @@ static bool ask(struct limiter *l, const struct bucket_ref *ref, unsigned cost, 
 	if (l->n == ASKS_MAX || !pool_reachable(s->pool, NULL) || !limits_may_ask(l->limits, now))
 		return false;
 	if (limits_ask(l->limits, ref, cost, generation, now, &l->ask[l->n])) {
+		/* A process that ends with its answer, in memory that nobody else has, would take a lease along. */
+		if (s->brief && !region_is_shared(s->region))
+			l->ask[l->n].wanted = cost;
 		l->n++;
 		if (!l->out && !l->n_out)
 			loop_defer(s->loop, &l->go);
-	} else if (!l->look.place) {
-		loop_timer_set(s->loop, &l->look, now + LOOK_AGAIN_US);
+	} else if (cost && !limits_asking(l->limits, ref)) {
+		look_at(l, now + l->look_us);
 	}
 	return true;
 }
@@ -408,8 +444,21 @@ static enum next alone(struct exchange *ex, unsigned cost)
 {
 	struct service *s = ex->service;
 	struct taken taken;
-	enum take got = limits_take_alone(s->limits, &ex->bucket, cost, loop_now_us(s->loop), &taken);
-	return got == TAKE_ADMITTED ? through(ex) : refuse(ex, &taken);
+	if (limits_take_alone(s->limits, &ex->bucket, cost, loop_now_us(s->loop), &taken) == TAKE_ADMITTED)
+		return through(ex);
+	/* Of an owner of whom nothing is known it cannot be said that his quota is used up. */
+	return taken.violated ? refuse(ex, &taken) : problem(ex, ERR_UNAVAILABLE, VIEW_NONE);
+}
+
+static bool never_enough(const struct exchange *ex, unsigned cost)
+{
+	struct limit_terms t;
+	if (!limits_terms(ex->service->limits, &ex->bucket, &t))
+		return false;
+	for (unsigned i = 0; i < t.n; i++)
+		if (t.burst[i] < cost)
+			return true;
+	return false;
 }
 
 enum next admit(struct exchange *ex)
@@ -425,14 +474,15 @@ enum next admit(struct exchange *ex)
 		return problem(ex, ERR_OVERLOADED, VIEW_NONE);
 	if (!ex->limited_since_us)
 		ex->limited_since_us = now;
-	bool late = now - ex->limited_since_us > PATIENCE_US;
+	/* Who has little time goes on alone while there is some left. */
+	int64_t most = (ex->deadline_us - ex->limited_since_us) / 2, until = ex->limited_since_us + (most < PATIENCE_US ? most : PATIENCE_US);
+	bool late = now >= until;
 	ex->limited = limits_find(s->limits, owner, now, &ex->bucket);
 	if (!ex->limited) {
 		if (late)
 			return problem(ex, ERR_OVERLOADED, VIEW_NONE);
 		wait(l, ex);
-		if (!l->look.place)
-			loop_timer_set(s->loop, &l->look, now + LOOK_AGAIN_US);
+		look_at(l, now + l->look_us);
 		return WAIT;
 	}
 	if (cost == 0)
@@ -447,24 +497,23 @@ enum next admit(struct exchange *ex)
 	case TAKE_REFUSED: return refuse(ex, &taken);
 	case TAKE_ASK: break;
 	}
+	if (never_enough(ex, cost))
+		return problem(ex, ERR_FORBIDDEN, VIEW("The request costs more than the plan of this API key ever holds."));
 	if (late || !ask(l, &ex->bucket, cost, generation))
 		return alone(ex, cost);
 	wait(l, ex);
+	look_at(l, until);
 	return WAIT;
 }
 
 /* --- headers --- */
 
-static bool has_shared_copy(const struct exchange *ex)
-{
-	return ex->resource && ex->resource->is_public && (ex->response.http == 200 || ex->response.http == 304);
-}
-
-/* draft-ietf-httpapi-ratelimit-headers: what is left, and when all of it is there again; in a 429, when to come again. */
+/* draft-ietf-httpapi-ratelimit-headers: what is left, and when all of it is there again; in a 429, when to come again. Not in
+ * what a shared cache may keep and give to others. */
 void limiter_headers(struct exchange *ex)
 {
 	struct limit_terms t;
-	if (!ex->limited || has_shared_copy(ex) || !limits_terms(ex->service->limits, &ex->bucket, &t))
+	if (!ex->limited || (ex->for_all && ex->failed == OK) || !limits_terms(ex->service->limits, &ex->bucket, &t))
 		return;
 	int64_t now = loop_now_us(ex->service->loop);
 	struct buf text = BUF(512);
@@ -516,9 +565,12 @@ enum next limiter_failed_key(struct exchange *ex)
 
 /* --- rounds --- */
 
+/* A thousand is what it takes at a time: there are more. */
 static void on_swept_rows(struct query *q, struct rows *rows)
 {
-	(void)q;
+	struct limiter *l = CONTAINER_OF(q, struct limiter, sweep);
+	if (rows_count(rows) == 1 && rows_int(rows_value(rows, 0, 0)) >= SWEPT_AT_ONCE)
+		l->next_sweep_us = 0;
 	rows_free(rows);
 }
 
@@ -556,7 +608,8 @@ void limiter_round(struct limiter *l)
 	if (freed)
 		log_info("a worker died while it wrote: %u buckets were freed", freed);
 	sweep(l);
-	if (!pool_reachable(s->pool, NULL) || !limits_may_ask(l->limits, now))
+	/* A process that ends with its answer would not hear what came of it. */
+	if (s->brief || !pool_reachable(s->pool, NULL) || !limits_may_ask(l->limits, now))
 		return;
 	/* Half of the room is left for those who want tokens. */
 	for (unsigned at = 0; l->n < ASKS_MAX / 2 && limits_idle(l->limits, &at, now, &l->ask[l->n]);)
@@ -567,6 +620,21 @@ void limiter_round(struct limiter *l)
 
 /* --- the limiter --- */
 
+static bool read_trusted(const struct settings *set, struct trusted *t, char *why, int size)
+{
+	return trusted_parse(t, view_of(set->trusted_proxies), strcmp(set->forwarded_header, "Forwarded") == 0, why, size);
+}
+
+bool limiter_settings(const struct settings *set)
+{
+	struct trusted t;
+	char why[256];
+	bool good = read_trusted(set, &t, why, sizeof why);
+	if (!good)
+		log_error("%s", why);
+	return good;
+}
+
 struct limiter *limiter_create(struct service *s)
 {
 	struct limiter *l = calloc(1, sizeof *l);
@@ -575,23 +643,20 @@ struct limiter *limiter_create(struct service *s)
 		return NULL;
 	l->service = s;
 	l->limits = s->limits;
+	l->waiting_end = &l->waiting;
+	l->look_us = LOOK_AGAIN_US;
 	l->patience.fire = on_patience;
 	l->look.fire = on_look;
 	l->go.run = on_go;
 	l->arena = arena_create(1 << 20);
 	l->sweep_arena = arena_create(4096);
-	bool forwarded = strcmp(s->settings->forwarded_header, "Forwarded") == 0;
 	bool good = l->arena && l->sweep_arena;
 	if (good) {
 		statement_init(&l->sweep_sql, l->sweep_arena);
 		statement_lit(&l->sweep_sql, "SELECT composure.limit_sweep()");
 		good = statement_finish(&l->sweep_sql);
 	}
-	if (good && !trusted_parse(&l->trusted, view_of(s->settings->trusted_proxies), forwarded, why, sizeof why)) {
-		log_error("%s", why);
-		good = false;
-	}
-	if (!good) {
+	if (!good || !read_trusted(s->settings, &l->trusted, why, sizeof why)) {
 		limiter_destroy(l);
 		return NULL;
 	}

@@ -13,7 +13,10 @@
 
 struct limiter;
 
-/* NULL: out of memory, or trusted_proxies does not say what it may (which is logged). The service outlives it. */
+/* Whether trusted_proxies says what it may; what is wrong is logged. */
+bool limiter_settings(const struct settings *);
+
+/* NULL: out of memory. The service outlives it. */
 struct limiter *limiter_create(struct service *);
 void limiter_destroy(struct limiter *);
 

@@ -217,7 +217,7 @@ static enum next permitted(struct exchange *ex)
 	bool may = resource_may(ex->catalog, ex->resource, needs, who->role);
 	/* Without roles of their own, only what is public is everybody's. */
 	if (!who->has_key && !ex->catalog->anonymous_role.p)
-		may = ex->resource->is_public && needs == PRIVILEGE_SELECT;
+		may = ex->resource->policy.is_public && needs == PRIVILEGE_SELECT;
 	if (!may)
 		return problem(ex, who->has_key ? ERR_FORBIDDEN : ERR_UNAUTHENTICATED, VIEW_NONE);
 	if (ex->resource->owner >= 0 && !who->tenant.p)
@@ -540,8 +540,15 @@ static struct view search_path(const struct exchange *ex)
 	return all.p ? all : path;
 }
 
+/* What is the same for everybody is read as nobody in particular. */
 struct session exchange_session(const struct exchange *ex)
 {
+	if (ex->for_all)
+		return (struct session){
+			.role = ex->catalog->anonymous_role,
+			.request_id = view_make(ex->request_id, sizeof ex->request_id),
+			.search_path = search_path(ex),
+		};
 	return (struct session){
 		.role = ex->principal.role,
 		.key_id = ex->principal.key_id,
@@ -615,7 +622,7 @@ static enum next begin_anew(struct exchange *ex)
 	ex->function = NULL;
 	ex->key = NULL;
 	ex->reloaded = true;
-	ex->held = false;
+	ex->held = ex->for_all = false;
 	ex->query_done = ex->runs_code = false;
 	ex->principal = (struct principal){ .has_key = false };
 	ex->step = STEP_CATALOG;

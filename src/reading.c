@@ -111,18 +111,83 @@ enum next page_ask(struct exchange *ex)
 		st = page_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
 	if (st == OK && !page_shape(&ex->page, &ex->shape))
 		st = ERR_QUERY_TOO_COMPLEX;
-	ex->runs_code = st == OK && page_runs_code(&ex->page);
+	if (st == OK) {
+		ex->runs_code = page_runs_code(&ex->page);
+		exchange_read_for_all(ex);
+	}
 	return st == OK ? ask_next(ex, NEXT) : problem(ex, st, detail);
 }
 
-/* Answers are private to whoever asked, and current only as long as they are asked for again. */
+/* --- what caches are told --- */
+
+void exchange_read_for_all(struct exchange *ex)
+{
+	ex->for_all = page_is_public(&ex->page, ex->catalog->anonymous_role);
+}
+
+/* A surrogate's tag: the resource, or a row of it, as it stands in a path. */
+static void put_tag(struct buf *b, const struct exchange *ex, bool row)
+{
+	percent_encode(b, ex->resource->name);
+	for (unsigned i = 0; row && i < ex->resource->n_key; i++) {
+		buf_putc(b, i ? ',' : '/');
+		percent_encode(b, ex->key[i]);
+	}
+}
+
+/* To be purged by: the resources that are in it, and the row of an item. A list is purged as a whole; fifty rows' tags would
+ * fill the head. Fastly and Varnish take them by blanks, Cloudflare and Akamai by comma: a key's own is escaped there. */
+static void surrogate_keys(struct exchange *ex)
+{
+	struct buf tags = BUF(512);
+	put_tag(&tags, ex, false);
+	for (const struct node *n = ex->page.tree.root.child; n; n = n->next) {
+		buf_putc(&tags, ' ');
+		percent_encode(&tags, n->resource->name);
+	}
+	if (ex->key) {
+		buf_putc(&tags, ' ');
+		put_tag(&tags, ex, true);
+	}
+	if (!buf_failed(&tags)) {
+		response_header(&ex->response, VIEW("Surrogate-Key"), buf_view(&tags));
+		response_header(&ex->response, VIEW("xkey"), buf_view(&tags));
+		for (size_t i = 0; i < tags.n; i++)
+			tags.p[i] = tags.p[i] == ',' ? ';' : tags.p[i] == ' ' ? ',' : tags.p[i];
+		response_header(&ex->response, VIEW("Cache-Tag"), buf_view(&tags));
+	}
+	buf_free(&tags);
+}
+
+void cache_headers(struct exchange *ex, const struct cache_policy *policy)
+{
+	struct response *r = &ex->response;
+	response_header(r, VIEW("Cache-Control"), ex->for_all ? policy->control : policy->narrow);
+	response_header(r, VIEW("Vary"), ex->for_all ? VIEW("Accept, Prefer") : VIEW("Accept, Prefer, Authorization, X-API-Key"));
+	if (!ex->for_all)
+		return;
+	if (policy->cdn.p)
+		response_header(r, VIEW("CDN-Cache-Control"), policy->cdn);
+	if (ex->resource)
+		surrogate_keys(ex);
+}
+
+void entity_tag(struct exchange *ex)
+{
+	char tag[ETAG_CHARS];
+	etag_of(ex->catalog->tag_key, buf_view(&ex->response.body), tag);
+	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
+	response_header(&ex->response, VIEW("ETag"), etag);
+	if (known.p && etag_matches(known, etag, false))
+		ex->response.http = 304;
+}
+
 static void read_headers(struct exchange *ex)
 {
 	struct response *r = &ex->response;
 	r->http = 200;
 	response_header(r, VIEW("Content-Type"), format_type[ex->format]);
-	response_header(r, VIEW("Cache-Control"), VIEW("private, no-cache"));
-	response_header(r, VIEW("Vary"), VIEW("Accept, Authorization, X-API-Key"));
+	cache_headers(ex, &ex->resource->policy);
 }
 
 static void count_headers(struct exchange *ex)
@@ -249,6 +314,7 @@ enum next page_answer(struct exchange *ex)
 	if (ex->writer.cursor_too_long)
 		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("The values that this list is sorted by are too long for a cursor."));
 	link_header(ex);
+	entity_tag(ex);
 	return DONE;
 }
 
@@ -268,22 +334,11 @@ enum next item_ask(struct exchange *ex)
 	if (st != OK)
 		return problem(ex, st, detail);
 	ex->runs_code = page_runs_code(&ex->page);
+	exchange_read_for_all(ex);
 	if (!item_statement(&ex->statement, &ex->page, &ex->shape, ex->key))
 		return problem(ex, arena_full(ex->arena) || ex->statement.failed ? ERR_QUERY_TOO_COMPLEX : ERR_NOT_FOUND, VIEW_NONE);
 	exchange_query(ex, false);
 	return NEXT;
-}
-
-/* What If-Match of a write is compared with, where the item comes as it is without parameters. */
-static enum next item_tag(struct exchange *ex)
-{
-	char tag[ETAG_CHARS];
-	etag_of(ex->catalog->tag_key, buf_view(&ex->response.body), tag);
-	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
-	response_header(&ex->response, VIEW("ETag"), etag);
-	if (known.p && etag_matches(known, etag, false))
-		ex->response.http = 304;
-	return DONE;
 }
 
 enum next item_answer(struct exchange *ex)
@@ -294,5 +349,6 @@ enum next item_answer(struct exchange *ex)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
 	read_headers(ex);
 	row_write(&ex->response.body, &ex->shape, ex->rows, 0);
-	return item_tag(ex);
+	entity_tag(ex); /* what If-Match of a write is compared with, where the item comes as it is without parameters */
+	return DONE;
 }

@@ -99,6 +99,8 @@ static bool memory_open(struct service *s)
 
 static bool service_open(struct service *s, const struct settings *set)
 {
+	if (!limiter_settings(set))
+		return false;
 	*s = (struct service){ .settings = set, .loop = loop_create() };
 	if (!s->loop) {
 		log_error("no event loop: %s", strerror(errno));

@@ -345,8 +345,6 @@ DECLARE
   need float8;
   there float8;
   wait float8;
-  before float8;
-  useful float8;
 BEGIN
   IF n IS NULL OR n > most_owners
      OR (cardinality(wanted) = n AND cardinality(minimum) = n AND cardinality(returned) = n AND cardinality(debt) = n
@@ -442,38 +440,20 @@ BEGIN
 
       IF item.wanted > 0 THEN
         want := least(greatest(item.wanted, item.minimum), greatest(floor(cap), item.minimum));
-        -- Few leases: less than three quarters of one is not worth the call, so that of a bucket that everybody wants more
-        -- of than comes in, each lease is a large one.
-        need := greatest(item.minimum, ceil(want * 0.75));
-        granted := CASE WHEN there >= need THEN least(want, there) ELSE 0 END;
+        granted := CASE WHEN there >= item.minimum THEN least(want, there) ELSE 0 END;
+        -- Whoever has got less than a whole lease comes back when there will be one: a bucket of which more is wanted than
+        -- comes in is asked a few times a second, however many requests there are. Whoever has got nothing comes for that.
+        need := CASE WHEN granted > 0 THEN least(item.wanted, greatest(1, floor(cap)), least_burst) ELSE item.minimum END;
+        wait := 0;
         FOR i IN 1..item.windows LOOP
           levels[i] := levels[i] - granted;
-        END LOOP;
-        -- When the next lease will do. While we wait the cap may grow, and with it what is needed: until it no longer does.
-        useful := CASE WHEN granted > 0 THEN 1 ELSE item.minimum END;
-        need := CASE WHEN granted > 0 THEN 1 ELSE need END;
-        FOR round IN 1..10 LOOP
-          EXIT WHEN need > least_burst;
-          wait := 0;
-          FOR i IN 1..item.windows LOOP
-            wait := greatest(wait, (need - levels[i]) / item.rates[i]);
-          END LOOP;
-          cap := 'Infinity';
-          FOR i IN 1..item.windows LOOP
-            cap := least(cap, greatest(1, item.rates[i] * 0.25, least(item.bursts[i], levels[i] + item.rates[i] * wait) / 50),
-                         item.bursts[i]);
-          END LOOP;
-          before := need;
-          need := greatest(need, ceil(least(greatest(item.wanted, useful), greatest(floor(cap), useful)) * 0.75));
-          EXIT WHEN need = before;
-        END LOOP;
-        -- Rounded up, and one more: what a float8 has lost must not make it too early.
-        wait_us := CASE WHEN need > least_burst THEN NULL WHEN wait > 0 THEN ceil(least(wait, 1e12) * 1000000) + 1 ELSE 0 END;
-        FOR i IN 1..item.windows LOOP
+          wait := greatest(wait, (need - levels[i]) / item.rates[i]);
           IF floor(levels[i]) < need THEN
             violated := violated | (1 << i - 1);
           END IF;
         END LOOP;
+        -- Rounded up, and one more: what a float8 has lost must not make it too early.
+        wait_us := CASE WHEN need > least_burst THEN NULL WHEN wait > 0 THEN ceil(least(wait, 1e12) * 1000000) + 1 ELSE 0 END;
       END IF;
 
       -- What was refused has changed nothing.
@@ -492,7 +472,8 @@ BEGIN
       remaining := levels;
     END IF;
 
-    IF item.admitted > 0 OR item.refused > 0 THEN
+    -- Of addresses without a limit there is no end.
+    IF (item.admitted > 0 OR item.refused > 0) AND (item.windows > 0 OR item.owner NOT LIKE 'address/%') THEN
       INSERT INTO composure.limit_count AS c (owner, admitted, refused, seen)
       VALUES (item.owner, item.admitted, item.refused, composure.limit_clock())
       ON CONFLICT (owner) DO UPDATE

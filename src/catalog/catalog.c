@@ -191,14 +191,6 @@ static enum idempotency read_idempotency(struct view v)
 	return view_eq(v, VIEW("none")) ? IDEMPOTENCY_NONE : IDEMPOTENCY_OPTIONAL;
 }
 
-static bool policy_has(struct view policy, struct view word)
-{
-	for (struct view part; view_split(&policy, ',', &part);)
-		if (view_ieq(view_trim(part), word))
-			return true;
-	return false;
-}
-
 static void read_resource(struct reader *r, struct resource *res, json_object *o)
 {
 	struct view schema = quote_identifier(r->catalog->arena, get_text(r, o, "schema"));
@@ -211,7 +203,6 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.methods = read_methods(r, o),
 		.page_default = (int)get_int(r, o, "page_default"),
 		.page_max = (int)get_int(r, o, "page_max"),
-		.cache = get_optional(r, o, "cache"),
 		.cost_read = (int)get_int(r, o, "cost_read"),
 		.cost_write = (int)get_int(r, o, "cost_write"),
 		.idempotency = read_idempotency(get_text(r, o, "idempotency")),
@@ -223,7 +214,7 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.exact_count = get_bool(r, o, "exact_count"),
 		.regular_expressions = get_bool(r, o, "regular_expressions"),
 	};
-	res->is_public = policy_has(res->cache, VIEW("public"));
+	r->broken |= !cache_policy(&res->policy, r->catalog->arena, get_optional(r, o, "cache"));
 	read_columns(r, res, o);
 	read_key(r, res, o);
 	read_order(r, res, o);
@@ -431,9 +422,9 @@ static void read_function(struct reader *r, struct function *f, json_object *o)
 		.cost = (int)get_int(r, o, "cost"),
 		.idempotency = read_idempotency(get_text(r, o, "idempotency")),
 		.deadline_us = get_int_or(o, "deadline_ms", 0) * 1000,
-		.cache = get_optional(r, o, "cache"),
 		.may = read_roles(r, o, "roles"),
 	};
+	r->broken |= !cache_policy(&f->policy, c->arena, get_optional(r, o, "cache"));
 	read_arguments(r, f, o);
 }
 

@@ -13,6 +13,7 @@
 #include "base/arena.h"
 #include "base/siphash.h"
 #include "base/view.h"
+#include "cache/policy.h"
 
 /* Bits by method, as enum method of http/request.h counts them; the catalog knows four. */
 enum {
@@ -57,8 +58,7 @@ struct resource {
 	struct order_term *order; /* the default; total: the key is in it */
 	unsigned n_order;
 	int page_default, page_max;
-	struct view cache;      /* policy text; absent: none */
-	bool is_public;         /* the policy says `public` */
+	struct cache_policy policy;
 	int cost_read, cost_write;
 	enum idempotency idempotency;
 	int owner;              /* column that holds the tenant, or -1 */
@@ -103,7 +103,7 @@ struct function {
 	int cost;
 	enum idempotency idempotency;
 	int64_t deadline_us;    /* 0: the worker's */
-	struct view cache;      /* policy text; absent: none */
+	struct cache_policy policy;
 	uint64_t *may;          /* bit set over the catalog's roles: who may call it */
 };
 

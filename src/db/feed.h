@@ -34,7 +34,7 @@ struct feed_options {
 /* Views are valid during the call. A callback may call feed_stop(), and feed_start() after it, but not
  * feed_destroy(); none comes from within a function of feed's. */
 struct feed_owner {
-	/* Rows of a resource changed; keys is NULL when it may be any of them. "@catalog": what expose() and the plans say;
+	/* Rows of a resource changed; keys is NULL when it may be any of them. "@catalog": what expose() says; "@limits": what plans say;
 	 * "@key": API keys, by their ids. */
 	void (*changed)(void *context, struct view resource, const struct view *keys, unsigned n_keys);
 

@@ -121,9 +121,9 @@ static void on_segment(struct segment *s, enum segment_end end, int failed, cons
 	struct tx *tx = CONTAINER_OF(s, struct tx, segment);
 	bool has_state = error && error->sqlstate[0];
 	if (end == SEGMENT_LOST) {
-		/* An error that came before the end says that it was rolled back. */
+		/* A statement's error says that it was rolled back; one of the session's own may have come behind the commit. */
 		if (tx->phase == OUT)
-			note_failure(tx, tx->committing && !has_state ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE, -1, error);
+			note_failure(tx, tx->committing && !(has_state && failed >= 0) ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE, -1, error);
 		return; /* on_place() follows */
 	}
 	if (end == SEGMENT_FAILED && tx->phase == OUT)

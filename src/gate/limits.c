@@ -6,13 +6,16 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "base/siphash.h"
 #include "shm/lock.h"
 #include "shm/point.h"
 #include "shm/words.h"
 
 enum {
 	WAYS = 8,
-	SETS = 1024,
+	KEY_SETS = 1024,
+	ADDRESS_SETS = 512,      /* of their own: whoever has many addresses pushes no key out */
+	SETS = KEY_SETS + ADDRESS_SETS,
 	FAILURE_SETS = 2048,
 	WANTED = 1 << 20,        /* tokens: as many as lease() gives, which goes by the rate */
 	AHEAD_FROM = 4,          /* leases of fewer tokens are not renewed ahead: those of slow buckets would only lie about */
@@ -36,9 +39,10 @@ struct bucket {
 	_Atomic int64_t asked_us;
 	_Atomic int64_t told_us;
 	_Atomic uint64_t asking; /* who is; 0: nobody */
+	_Atomic uint32_t ask_for; /* so many tokens were asked for in vain: fewer may be there before ask_us; 0: none are */
 	_Atomic uint32_t generation, known, violated, granted;
 	_Atomic uint32_t admitted, refused, debt; /* not yet told */
-	_Atomic uint32_t outage;              /* that `alone` is of */
+	_Atomic int64_t alone_of;             /* at_us of the terms that `alone` began with; -1: none */
 	_Atomic int64_t alone[LIMIT_WINDOWS_MAX]; /* GCRA's theoretical arrival times */
 	struct lock lock;                     /* of terms and version */
 	_Atomic uint64_t version;             /* odd: they are being written */
@@ -55,9 +59,9 @@ struct failure {
 
 struct table {
 	_Atomic uint64_t host;         /* 0: not yet made */
+	_Atomic uint64_t secret[SIPHASH_KEY_BYTES / 8]; /* of the hashes: nobody can choose whom to meet in a set */
 	_Atomic int64_t closed_until_us;
 	_Atomic uint32_t failures;     /* to ask, one after another */
-	_Atomic uint32_t outage;       /* counts them */
 	_Atomic uint32_t hosts;
 	_Atomic uint64_t epoch[LIMIT_EPOCH_MAX / 8];
 	struct lock set[SETS];         /* of making buckets in it */
@@ -68,6 +72,7 @@ struct table {
 struct limits {
 	struct region *region;
 	struct table *table;
+	uint8_t secret[SIPHASH_KEY_BYTES];
 	char host[LIMIT_HOST_CHARS + 1];
 };
 
@@ -76,12 +81,15 @@ struct limits {
 
 static void name_host(struct limits *l)
 {
-	uint64_t made = 0, none = 0;
-	while (!made)
-		if (getrandom(&made, sizeof made, 0) != sizeof made)
-			made = (uint64_t)(uintptr_t)l ^ region_me(l->region);
-	if (!atomic_compare_exchange_strong(&l->table->host, &none, made))
-		made = none;
+	/* Whoever attaches does so alone (region_ready()). */
+	uint64_t made = LOAD(l->table->host), random[1 + SIPHASH_KEY_BYTES / 8];
+	if (!made) {
+		if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random || !random[0])
+			random[0] = random[1] = (uint64_t)(uintptr_t)l ^ region_me(l->region);
+		words_store(l->table->secret, random + 1, SIPHASH_KEY_BYTES);
+		made = random[0];
+		STORE(l->table->host, made);
+	}
 	(void)snprintf(l->host, sizeof l->host, "%016llx", (unsigned long long)made);
 }
 
@@ -97,6 +105,7 @@ struct limits *limits_open(struct region *r)
 	if (region_repairing(r))
 		(void)limits_repair(l);
 	name_host(l);
+	words_load(l->secret, l->table->secret, sizeof l->secret);
 	return l;
 }
 
@@ -112,15 +121,20 @@ struct view limits_host(const struct limits *l)
 
 /* --- buckets --- */
 
-/* FNV-1a, 64 bits, folded; never 0. Whoever can choose owners is a client with many addresses: to make two of them meet
- * costs the one of them his lease. */
-static uint64_t hash_of(struct view v)
+/* Never 0. */
+static uint64_t hash_of(const struct limits *l, struct view v)
 {
-	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < v.n; i++)
-		h = (h ^ (unsigned char)v.p[i]) * 0x100000001b3u;
-	h ^= h >> 29;
+	uint8_t hash[SIPHASH_BYTES];
+	uint64_t h;
+	siphash_of(l->secret, v, hash);
+	memcpy(&h, hash, sizeof h);
 	return h ? h : 1;
+}
+
+/* Keys and addresses in sets of their own. */
+static size_t set_of(uint64_t hash, const char owner[LIMIT_OWNER_MAX])
+{
+	return memchr(owner, '/', LIMIT_OWNER_MAX) ? KEY_SETS + hash % ADDRESS_SETS : hash % KEY_SETS;
 }
 
 static void padded(struct view owner, char out[LIMIT_OWNER_MAX])
@@ -136,21 +150,21 @@ static bool owned_by(const struct bucket *b, const char owner[LIMIT_OWNER_MAX])
 	return memcmp(have, owner, sizeof have) == 0;
 }
 
-static struct bucket *look(struct table *t, uint64_t hash, const char owner[LIMIT_OWNER_MAX])
+static struct bucket *look(struct table *t, size_t set, uint64_t hash, const char owner[LIMIT_OWNER_MAX])
 {
 	for (int i = 0; i < WAYS; i++) {
-		struct bucket *b = &t->bucket[hash % SETS][i];
+		struct bucket *b = &t->bucket[set][i];
 		if (atomic_load_explicit(&b->hash, memory_order_acquire) == hash && owned_by(b, owner))
 			return b;
 	}
 	return NULL;
 }
 
-static struct bucket *oldest(struct table *t, uint64_t hash)
+static struct bucket *oldest(struct table *t, size_t set)
 {
-	struct bucket *victim = &t->bucket[hash % SETS][0];
+	struct bucket *victim = &t->bucket[set][0];
 	for (int i = 1; i < WAYS; i++) {
-		struct bucket *b = &t->bucket[hash % SETS][i];
+		struct bucket *b = &t->bucket[set][i];
 		if (LOAD(b->hash) == 0 || (LOAD(victim->hash) != 0 && LOAD(b->used_us) < LOAD(victim->used_us)))
 			victim = b;
 	}
@@ -176,7 +190,10 @@ static void make(struct bucket *b, uint64_t hash, const char owner[LIMIT_OWNER_M
 	STORE(b->admitted, 0);
 	STORE(b->refused, 0);
 	STORE(b->debt, 0);
-	STORE(b->outage, 0);
+	STORE(b->ask_for, 0);
+	STORE(b->alone_of, -1);
+	for (int i = 0; i < LIMIT_WINDOWS_MAX; i++)
+		STORE(b->alone[i], 0);
 	words_store(b->owner, owner, LIMIT_OWNER_MAX);
 	atomic_store_explicit(&b->hash, hash, memory_order_release);
 }
@@ -185,18 +202,19 @@ bool limits_find(struct limits *l, struct view owner, int64_t now_us, struct buc
 {
 	char key[LIMIT_OWNER_MAX];
 	struct table *t = l->table;
-	uint64_t hash = hash_of(owner);
+	uint64_t hash = hash_of(l, owner);
 	padded(owner, key);
-	struct bucket *b = look(t, hash, key);
+	size_t set = set_of(hash, key);
+	struct bucket *b = look(t, set, hash, key);
 	if (!b) {
-		if (!lock_try(&t->set[hash % SETS], region_me(l->region)))
+		if (!lock_try(&t->set[set], region_me(l->region)))
 			return false;
-		b = look(t, hash, key);
+		b = look(t, set, hash, key);
 		if (!b) {
-			b = oldest(t, hash);
+			b = oldest(t, set);
 			make(b, hash, key, now_us);
 		}
-		lock_release(&t->set[hash % SETS]);
+		lock_release(&t->set[set]);
 	}
 	*ref = (struct bucket_ref){ b, hash };
 	return true;
@@ -222,10 +240,10 @@ bool limits_terms(const struct limits *l, const struct bucket_ref *ref, struct l
 	return true;
 }
 
-static void store_terms(struct limits *l, struct bucket *b, const struct limit_terms *terms)
+static bool store_terms(struct limits *l, struct bucket *b, const struct limit_terms *terms)
 {
 	if (!lock_try(&b->lock, region_me(l->region)))
-		return;
+		return false;
 	shm_point("terms-locked");
 	uint64_t version = LOAD(b->version);
 	STORE(b->version, version | 1);
@@ -234,6 +252,7 @@ static void store_terms(struct limits *l, struct bucket *b, const struct limit_t
 	shm_point("terms-written");
 	atomic_store_explicit(&b->version, (version | 1) + 1, memory_order_release);
 	lock_release(&b->lock);
+	return true;
 }
 
 double limits_left(const struct bucket_ref *ref, const struct limit_terms *terms, unsigned window, int64_t now_us)
@@ -296,7 +315,7 @@ enum take limits_take(struct limits *l, const struct bucket_ref *ref, unsigned c
 		return admitted(b);
 	}
 	int64_t wait = LOAD(b->ask_us) - now_us;
-	return wait > 0 ? refused(b, wait, LOAD(b->violated), taken) : TAKE_ASK;
+	return wait > 0 && cost >= LOAD(b->ask_for) ? refused(b, wait, LOAD(b->violated), taken) : TAKE_ASK;
 }
 
 void limits_give_back(struct limits *l, const struct bucket_ref *ref, unsigned tokens)
@@ -315,11 +334,20 @@ static void blind_terms(struct limit_terms *t)
 	t->burst[0] = t->left[0] = BLIND_BURST;
 }
 
-/* The theoretical arrival time of a window in which so much of the host's share is left at this moment. */
-static int64_t arrival(const struct limit_terms *t, unsigned i, double share, int64_t now_us)
+/* The theoretical arrival time of a window of which the host has its share of what is left, without what it has spent
+ * already and not yet told. */
+static int64_t arrival(const struct limit_terms *t, unsigned i, double share, uint32_t debt, int64_t now_us)
 {
-	double missing = t->burst[i] - (t->left[i] > 0 ? t->left[i] : 0);
-	return now_us + (int64_t)((missing > 0 ? missing : 0) * share / (t->rate_us[i] * share));
+	double missing = (t->burst[i] - t->left[i]) * share + debt;
+	return now_us + (int64_t)((missing > 0 ? missing : 0) / (t->rate_us[i] * share));
+}
+
+/* Never earlier than it was: several may begin at once, and with what a window has been used for before. */
+static void not_before(_Atomic int64_t *at, int64_t us)
+{
+	int64_t was = LOAD(*at);
+	while (was < us && !atomic_compare_exchange_weak_explicit(at, &was, us, memory_order_acq_rel, memory_order_relaxed))
+		;
 }
 
 static bool alone_take(_Atomic int64_t *at, double rate_us, double burst, unsigned cost, int64_t now_us, int64_t *wait_us)
@@ -345,14 +373,15 @@ enum take limits_take_alone(struct limits *l, const struct bucket_ref *ref, unsi
 	STORE(b->used_us, now_us);
 	if (LOAD(b->known) == 2 || spend(b, cost))
 		return admitted(b);
-	if (!limits_terms(l, ref, &t))
+	bool blind = !limits_terms(l, ref, &t);
+	if (blind)
 		blind_terms(&t);
-	uint32_t hosts = LOAD(l->table->hosts), outage = LOAD(l->table->outage);
+	uint32_t hosts = LOAD(l->table->hosts);
 	double share = 1.0 / (hosts ? hosts : 1);
-	if (LOAD(b->outage) != outage) {
+	if (LOAD(b->alone_of) != t.at_us) {
 		for (unsigned i = 0; i < t.n; i++)
-			STORE(b->alone[i], arrival(&t, i, share, now_us));
-		atomic_store_explicit(&b->outage, outage, memory_order_release);
+			not_before(&b->alone[i], arrival(&t, i, share, LOAD(b->debt), now_us));
+		atomic_store_explicit(&b->alone_of, t.at_us, memory_order_release);
 	}
 	for (unsigned i = 0; i < t.n; i++) {
 		int64_t wait;
@@ -360,7 +389,7 @@ enum take limits_take_alone(struct limits *l, const struct bucket_ref *ref, unsi
 			continue;
 		for (unsigned k = 0; k < i; k++)
 			(void)atomic_fetch_sub(&b->alone[k], (int64_t)((double)cost / (t.rate_us[k] * share)));
-		return refused(b, wait, 1u << i, taken);
+		return refused(b, wait, blind ? 0 : 1u << i, taken);
 	}
 	(void)atomic_fetch_add_explicit(&b->debt, cost, memory_order_relaxed);
 	return admitted(b);
@@ -375,9 +404,13 @@ static bool take_asking(struct limits *l, struct bucket *b, int64_t now_us)
 	int64_t since = now_us - LOAD(b->asked_us);
 	if (holder && since < ASKING_US && (since < ASKING_LOOK_US || region_holder_alive(l->region, holder)))
 		return false;
-	if (!atomic_compare_exchange_strong(&b->asking, &holder, region_me(l->region)))
-		return false;
-	return true;
+	STORE(b->asked_us, now_us); /* before: nobody is to find the word ours and the time another's */
+	return atomic_compare_exchange_strong(&b->asking, &holder, region_me(l->region));
+}
+
+bool limits_asking(const struct limits *l, const struct bucket_ref *ref)
+{
+	return LOAD(ref->bucket->asking) == region_me(l->region);
 }
 
 static void fill(struct limit_ask *ask, struct bucket *b, uint64_t hash, uint32_t generation)
@@ -400,7 +433,6 @@ bool limits_ask(struct limits *l, const struct bucket_ref *ref, unsigned cost, u
 	if (!still(ref) || !take_asking(l, b, now_us))
 		return false;
 	shm_point("bucket-asking");
-	STORE(b->asked_us, now_us);
 	fill(ask, b, ref->hash, generation);
 	ask->wanted = cost > WANTED ? cost : WANTED;
 	ask->least = cost ? cost : 1;
@@ -433,19 +465,21 @@ void limits_leased(struct limits *l, const struct limit_ask *ask, uint32_t grant
 	struct bucket *b = ask->ref.bucket;
 	if (!still(&ask->ref))
 		return; /* what was granted is lost */
-	store_terms(l, b, terms);
+	bool stored = store_terms(l, b, terms); /* else they are asked for again */
 	STORE(b->told_us, now_us);
 	if (terms->n == 0) {
 		STORE(b->known, 2);
 	} else if (ask->wanted) {
 		STORE(b->violated, violated);
-		if (!granted && wait_us < SHORTEST_US)
+		if (!granted && wait_us >= 0 && wait_us < SHORTEST_US)
 			wait_us = SHORTEST_US;
-		STORE(b->ask_us, wait_us ? now_us + wait_us : 0);
+		STORE(b->ask_for, granted ? 0 : ask->least);
+		STORE(b->ask_us, wait_us > 0 ? now_us + wait_us : 0);
 		if (granted)
 			STORE(b->granted, granted);
 		(void)atomic_fetch_add(&b->tokens, (int64_t)granted);
-		STORE(b->known, 1);
+		if (stored)
+			STORE(b->known, 1);
 	}
 	atomic_store_explicit(&b->generation, ask->generation, memory_order_release);
 	asked(l, b);
@@ -507,8 +541,6 @@ void limits_failed(struct limits *l, int64_t now_us)
 {
 	struct table *t = l->table;
 	uint32_t before = atomic_fetch_add(&t->failures, 1);
-	if (before == 0)
-		(void)atomic_fetch_add(&t->outage, 1);
 	int64_t pause = PAUSE_US;
 	for (uint32_t i = 0; i < before && pause < PAUSE_MAX_US; i++)
 		pause *= 2;
@@ -527,7 +559,7 @@ void limits_epoch(const struct limits *l, char *out)
 
 int64_t limits_failure(struct limits *l, struct view address, int64_t per_minute, int64_t now_us)
 {
-	uint64_t hash = hash_of(address);
+	uint64_t hash = hash_of(l, address);
 	struct failure *set = l->table->failure[hash % FAILURE_SETS], *f = &set[0];
 	for (int i = 0; i < WAYS; i++) {
 		if (LOAD(set[i].hash) == hash) {

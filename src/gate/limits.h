@@ -23,7 +23,7 @@
 enum {
 	LIMIT_WINDOWS_MAX = 4,
 	LIMIT_OWNER_MAX = 64,   /* bytes, with a NUL */
-	LIMIT_POLICY_MAX = 192, /* bytes, with a NUL */
+	LIMIT_POLICY_MAX = 320, /* bytes, with a NUL */
 	LIMIT_EPOCH_MAX = 40,
 	LIMIT_HOST_CHARS = 16,
 };
@@ -63,7 +63,7 @@ enum take {
 
 struct taken {
 	int64_t wait_us;   /* of TAKE_REFUSED */
-	unsigned violated; /* the windows that stand in the way, a bit each */
+	unsigned violated; /* the windows that stand in the way, a bit each; 0: of an owner of whom nothing is known */
 	bool low;          /* of TAKE_ADMITTED: time to lease more */
 };
 
@@ -88,6 +88,9 @@ struct limit_ask {
 	uint32_t returned, debt, admitted, refused;
 };
 
+/* Whether it is this process that is asking. */
+bool limits_asking(const struct limits *, const struct bucket_ref *);
+
 /* True: this process is to ask, and says what came of it with limits_leased() or limits_not_leased(). False: another
  * one is asking. cost 0: not for a request that waits. */
 bool limits_ask(struct limits *, const struct bucket_ref *, unsigned cost, uint32_t generation, int64_t now_us,
@@ -96,7 +99,8 @@ bool limits_ask(struct limits *, const struct bucket_ref *, unsigned cost, uint3
 /* At the moment when the question goes out: what was counted until now. */
 void limits_count(struct limits *, struct limit_ask *);
 
-/* granted may be 0. More is not to be asked for before wait_us, because of the windows in `violated`. */
+/* granted may be 0. More is not to be asked for before wait_us, because of the windows in `violated`; if nothing was
+ * granted, that is true of as many tokens as were the least. wait_us -1: so many there will never be. */
 void limits_leased(struct limits *, const struct limit_ask *, uint32_t granted, int64_t wait_us, unsigned violated,
                    const struct limit_terms *, int64_t now_us);
 

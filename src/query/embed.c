@@ -9,7 +9,7 @@
 
 static bool readable(const struct asker *who, const struct resource *res)
 {
-	if (!(res->methods & CATALOG_GET) || (who->public_only && !res->is_public))
+	if (!(res->methods & CATALOG_GET) || (who->public_only && !res->policy.is_public))
 		return false;
 	return resource_may(who->catalog, res, PRIVILEGE_SELECT, who->role) && (res->owner < 0 || who->tenant.p);
 }

@@ -314,3 +314,23 @@ bool page_runs_code(const struct page *p)
 {
 	return node_runs_code(&p->tree.root);
 }
+
+static bool all_may(const struct page *p, const struct resource *r, struct view anybody)
+{
+	return r->policy.is_public && r->owner < 0 && resource_may(p->asker.catalog, r, PRIVILEGE_SELECT, anybody);
+}
+
+static bool node_is_public(const struct page *p, const struct node *n, struct view anybody)
+{
+	if (!all_may(p, n->resource, anybody) || (n->link.junction && !all_may(p, n->link.junction, anybody)))
+		return false;
+	for (const struct node *c = n->child; c; c = c->next)
+		if (!node_is_public(p, c, anybody))
+			return false;
+	return true;
+}
+
+bool page_is_public(const struct page *p, struct view anybody)
+{
+	return node_is_public(p, &p->tree.root, anybody);
+}

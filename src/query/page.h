@@ -37,6 +37,10 @@ enum status item_read(struct page *, const struct bounds *, const struct asker *
 /* Whether code of the user's may run in it: a view's, a policy's, of whatever it reads. */
 bool page_runs_code(const struct page *);
 
+/* Whether all that it reads is public and `anybody` (a role; absent: the worker itself) may read it: then its answer is the
+ * same whoever asks. */
+bool page_is_public(const struct page *, struct view anybody);
+
 /* Of a statement of which PostgreSQL could not read a value (absent: it did not say which): whose fault it is, and the
  * place.
  * ERR_INVALID_CURSOR, ERR_INVALID_VALUE, or OK when it is nobody's. */

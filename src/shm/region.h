@@ -29,7 +29,7 @@ enum { REGION_SLOTS = 256 };
 #define REGION_AREAS(X)                          \
 	X(CATALOG, REGION_CATALOG_BYTES)         \
 	X(KEYS, (size_t)8 << 20)                 \
-	X(LIMITS, (size_t)8 << 20)
+	X(LIMITS, (size_t)12 << 20)
 
 enum region_area {
 #define X(name, bytes) AREA_##name,

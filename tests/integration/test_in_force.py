@@ -110,7 +110,7 @@ def test_refusals_cost_no_query(fresh_database, new_home, workers):
                 for _ in range(n):
                     assert c.ask("GET", "/api/users/1", auth(revoked)).status == 401
                     assert c.ask("GET", "/api/users/1", auth("cmps_" + "0" * 48)).status == 401
-                    assert c.ask("GET", "/api/users/1", auth(wrong_secret[:-1] + "x")).status == 401
+                    assert c.ask("GET", "/api/users/1", auth(wrong_secret[:-1] + ("x" if wrong_secret[-1] != "x" else "y"))).status == 401
                     assert c.ask("GET", "/api/nothing", auth(demo)).status == 404
                     assert c.ask("GET", "/api/nothing").status == 404
                     assert c.ask("DELETE", "/api/countries", auth(demo)).status in (403, 404, 405)

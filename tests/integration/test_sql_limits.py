@@ -191,24 +191,26 @@ def test_every_window_pays_and_each_may_stand_in_the_way(session):
     assert lease(session, key, 1).violated == 0b111
 
 
-def test_less_than_three_quarters_are_not_worth_a_lease(session):
+def test_what_is_there_is_granted_up_to_a_lease(session):
     key = plan(session, "rate => 100, burst => 100")
     lease(session, key, 0, debt=0)
-    for there, granted in ((100, 25), (25, 25), (19.9, 19), (19, 19), (18.9, 0), (0, 0)):
+    for there, granted in ((100, 25), (25, 25), (13.9, 13), (1, 1), (0.9, 0), (0, 0)):
         session.run("DELETE FROM composure.bucket")
         session.run("INSERT INTO composure.bucket VALUES (%s, 'default', %s, composure.limit_clock())", key, there)
         assert lease(session, key, 1000).granted == granted, there
 
 
-def test_a_grant_says_too_when_the_next_will_do(session):
-    key = plan(session, "rate => 100, burst => 100")
-    for left in (75, 50, 25):
+def test_whoever_has_not_got_a_whole_lease_comes_back_when_there_is_one(session):
+    key = plan(session, "rate => 100, burst => 85")
+    for left in (60, 35):
         got = lease(session, key, 1000)
         assert (got.granted, got.remaining, got.wait_us, got.violated) == (25, [left], 0, 0)
     got = lease(session, key, 1000)
-    assert (got.granted, got.remaining, got.wait_us, got.violated) == (25, [0], 190001, 1)
-    later(session, 190001)
-    assert lease(session, key, 1000).granted == 19
+    assert (got.granted, got.remaining, got.wait_us, got.violated) == (25, [10], 150001, 1)
+    got = lease(session, key, 1000)  # who asks all the same has what there is
+    assert (got.granted, got.remaining, got.wait_us) == (10, [0], 250001)
+    later(session, got.wait_us)
+    assert lease(session, key, 1000).granted == 25
 
 
 @pytest.mark.parametrize("windows", [
@@ -649,7 +651,10 @@ def test_the_sweep_takes_what_has_no_window_any_more_once_it_is_over(session):
 def test_the_sweep_forgets_addresses_after_an_hour_and_no_key(session):
     key = plan(session, "1")
     lease(session, key, 0, admitted=1)
+    lease(session, "address/192.0.2.2", 0, admitted=1)  # which have no limit, and no end: not even counted
+    session.run("SELECT composure.create_plan('anonymous', 1)")
     lease(session, "address/192.0.2.1", 0, admitted=1)
+    assert session.one("SELECT count(*) FROM composure.limit_count") == 2
     at(session, 103599)
     assert session.one("SELECT composure.limit_sweep()") == 0
     at(session, 103601)

@@ -99,6 +99,16 @@ def test_whoever_makes_the_answer_it_is_the_same_and_that_of_a_read(fresh_databa
     assert same(minimal, api("POST", "/api/of_types", {"id": ids[2]}, Idempotency_Key="short", Prefer="return=minimal"))
 
 
+def test_a_table_with_a_rule_takes_keys_too(fresh_database, worker):
+    fresh_database.sql("CREATE TABLE public.ruled (id bigint PRIMARY KEY); CREATE TABLE public.log (id bigint);"
+                       "CREATE RULE r AS ON INSERT TO public.ruled DO ALSO INSERT INTO public.log VALUES (NEW.id);"
+                       "GRANT ALL ON public.ruled, public.log TO api_user; SELECT composure.expose('public.ruled')")
+    api = Api(worker(fresh_database), fresh_database.keys["demo"])
+    first = api("POST", "/api/ruled", {"id": 1}, Idempotency_Key="one")
+    assert first.status == 201 and same(first, api("POST", "/api/ruled", {"id": 1}, Idempotency_Key="one"))
+    assert fresh_database.value("SELECT count(*) FROM public.log") == 1
+
+
 def test_what_is_deferred_fails_at_the_commit_and_leaves_the_key_free(fresh_database, worker):
     fresh_database.sql("CREATE TABLE public.late (id bigint PRIMARY KEY, other bigint REFERENCES public.late DEFERRABLE INITIALLY"
                        " DEFERRED); GRANT ALL ON public.late TO api_user; SELECT composure.expose('public.late')")

@@ -108,8 +108,8 @@ static void a_catalog_is_read_whole(void **state)
 	assert_int_equal(r->n_order, 1);
 	assert_int_equal(r->page_default, 50);
 	assert_int_equal(r->page_max, 200);
-	assert_view(r->cache, "ttl=30");
-	assert_false(r->is_public);
+	assert_view(r->policy.control, "private, no-cache");
+	assert_false(r->policy.is_public);
 	assert_int_equal(r->cost_write, 2);
 	assert_int_equal(r->idempotency, IDEMPOTENCY_REQUIRED);
 	assert_int_equal(r->owner, 1);
@@ -135,7 +135,7 @@ static void what_is_null_is_absent(void **state)
 					  "\"id\"", BY_ID, "\"cache\":null,\"owner\":null,") "]," NOTHING_MORE "}");
 	assert_absent(c->anonymous_role);
 	const struct resource *r = catalog_resource(c, VIEW("users"));
-	assert_absent(r->cache);
+	assert_view(r->policy.control, "private, no-cache");
 	assert_int_equal(r->owner, -1);
 	catalog_unref(c);
 }
@@ -145,11 +145,11 @@ static void the_policy_says_what_is_public(void **state)
 	(void)state;
 	struct catalog *c =
 		parse(CATALOG(RESOURCE("a", ID, "\"id\"", BY_ID, "\"cache\":\"public, max-age=30\",") "," RESOURCE(
-			"b", ID, "\"id\"", BY_ID, "\"cache\":\"max-age=30 , Public\",") "," RESOURCE("c", ID, "\"id\"",
+			"b", ID, "\"id\"", BY_ID, "\"cache\":\"max-age=30 , public\",") "," RESOURCE("c", ID, "\"id\"",
 			BY_ID, "\"cache\":\"private, x-public=1\",")));
-	assert_true(catalog_resource(c, VIEW("a"))->is_public);
-	assert_true(catalog_resource(c, VIEW("b"))->is_public);
-	assert_false(catalog_resource(c, VIEW("c"))->is_public);
+	assert_true(catalog_resource(c, VIEW("a"))->policy.is_public);
+	assert_true(catalog_resource(c, VIEW("b"))->policy.is_public);
+	assert_false(catalog_resource(c, VIEW("c"))->policy.is_public);
 	catalog_unref(c);
 }
 

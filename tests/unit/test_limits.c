@@ -207,7 +207,7 @@ static void low_is_said_in_time_but_not_of_a_few_tokens(void **state)
 /* Of 5 left in the bucket and 10 a second, over a second: all for one host, half for one of two. */
 static unsigned alone_for_a_second(unsigned hosts)
 {
-	struct bucket_ref b = bucket("key");
+	struct bucket_ref b = bucket(hosts == 1 ? "one" : "two");
 	struct taken t;
 	unsigned n = 0;
 	lease(&b, 0, SECOND);
@@ -302,13 +302,58 @@ static void a_bucket_that_made_room_is_noticed(void **state)
 	struct limit_ask a = ask(&b, 1, NOW);
 	for (int i = 0; i < 200000; i++) {
 		struct bucket_ref other;
-		(void)snprintf(owner, sizeof owner, "address/%d", i);
+		(void)snprintf(owner, sizeof owner, "key %d", i);
 		assert_true(limits_find(limits, view_of(owner), NOW + i + 1, &other));
 	}
 	assert_int_equal(take(&b, 1, 1, NOW, &t), TAKE_ASK);
 	limits_leased(limits, &a, 100, 0, 0, &ten_a_second, NOW); /* nobody has that now */
 	struct bucket_ref again = bucket("key");
 	assert_int_equal(take(&again, 1, 1, NOW, &t), TAKE_ASK);
+}
+
+static void addresses_push_no_key_out(void **state)
+{
+	(void)state;
+	struct bucket_ref b = bucket("key"), other;
+	struct taken t;
+	char owner[32];
+	lease(&b, 3, 0);
+	for (int i = 0; i < 200000; i++) {
+		(void)snprintf(owner, sizeof owner, "address/%d", i);
+		assert_true(limits_find(limits, view_of(owner), NOW + i + 1, &other));
+	}
+	assert_int_equal(take(&b, 1, 1, NOW, &t), TAKE_ADMITTED);
+}
+
+static void a_new_outage_is_no_new_burst(void **state)
+{
+	(void)state;
+	struct bucket_ref b = bucket("key");
+	struct taken t;
+	unsigned n = 0;
+	lease(&b, 0, SECOND);
+	for (int outage = 0; outage < 5; outage++) {
+		limits_failed(limits, NOW);
+		for (int i = 0; i < 100; i++)
+			n += limits_take_alone(limits, &b, 1, NOW, &t) == TAKE_ADMITTED;
+		limits_reached(limits, VIEW("epoch"), 1);
+	}
+	assert_int_equal(n, 5); /* that were left */
+}
+
+static void fewer_tokens_may_be_there_than_were_asked_for_in_vain(void **state)
+{
+	(void)state;
+	struct bucket_ref b = bucket("key");
+	struct limit_ask a;
+	struct taken t;
+	assert_true(limits_ask(limits, &b, 4, 1, NOW, &a));
+	limits_leased(limits, &a, 0, SECOND, 1, &ten_a_second, NOW);
+	assert_int_equal(take(&b, 4, 1, NOW, &t), TAKE_REFUSED);
+	assert_int_equal(take(&b, 1, 1, NOW, &t), TAKE_ASK);
+	assert_true(limits_ask(limits, &b, 50, 1, NOW, &a));
+	limits_leased(limits, &a, 0, -1, 1, &ten_a_second, NOW); /* so many there will never be */
+	assert_int_equal(take(&b, 1, 1, NOW, &t), TAKE_ASK);
 }
 
 /* Ten processes spend what is there once. */
@@ -370,6 +415,9 @@ int main(void)
 		limits_test(after_a_failure_one_asks_at_the_end_of_each_pause),
 		limits_test(too_many_failed_keys_of_an_address_are_told_until_when),
 		limits_test(a_bucket_that_made_room_is_noticed),
+		limits_test(addresses_push_no_key_out),
+		limits_test(a_new_outage_is_no_new_burst),
+		limits_test(fewer_tokens_may_be_there_than_were_asked_for_in_vain),
 		limits_test(several_processes_spend_each_token_once),
 		limits_test(terms_are_read_whole),
 	};
