@@ -34,6 +34,7 @@ def interrupt(*_):
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
+    config.addinivalue_line("markers", "once: for one build alone, the one without sanitizers (see run)")
     signal.signal(signal.SIGTERM, interrupt)  # the fixtures clean up
     if config.getoption("--tap"):
         config.pluginmanager.unregister(name="terminalreporter")

@@ -22,7 +22,8 @@ SECONDS = float(os.environ.get("COMPOSURE_SOAK", 5))
 WRITERS = 16
 LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
-pytestmark = pytest.mark.skipif(not FOLLOW.exists(), reason="tests/load/feed_follow is not built")
+pytestmark = [pytest.mark.once,
+              pytest.mark.skipif(not FOLLOW.exists(), reason="tests/load/feed_follow is not built")]
 
 # The writer has no right on composure's tables: the trigger has.
 TABLES = """

@@ -190,6 +190,7 @@ def judge(admitted, rate, burst, took, least=0.95, bursts=1):
     assert admitted >= least * (burst + rate * (took - 0.2))
 
 
+@pytest.mark.once
 def test_two_hosts_admit_no_more_than_one_bucket_has(fresh_database, hosts):
     key = limited(fresh_database, 500, 1000)
     both = hosts(fresh_database)
@@ -198,6 +199,7 @@ def test_two_hosts_admit_no_more_than_one_bucket_has(fresh_database, hosts):
     judge(answered[200], 500, 1000, took)
 
 
+@pytest.mark.once
 def test_a_thousand_keys_have_a_thousand_buckets(fresh_database, hosts, new_home):
     plan(fresh_database, "small", 1, 2)
     keys = [row[0] for row in fresh_database.sql(
@@ -240,6 +242,7 @@ def test_killed_workers_take_no_more_than_their_lease_along(fresh_database, host
     judge(admitted, 500, 1000, took, least=0.8)
 
 
+@pytest.mark.once
 def test_steps_of_the_databases_clock_give_a_burst_each_at_most(fresh_database, hosts):
     key = limited(fresh_database, 200, 300)
     fresh_database.sql("""
@@ -262,6 +265,7 @@ def test_steps_of_the_databases_clock_give_a_burst_each_at_most(fresh_database, 
     judge(admitted, 200, 300, took, bursts=1 + forward, least=0.8)
 
 
+@pytest.mark.once
 def test_a_crash_of_postgresql_fills_no_bucket(own_cluster, own_database, hosts):
     key = limited(own_database, 500, 1000)
     both = hosts(own_database)
@@ -302,6 +306,7 @@ def test_low_rates_are_exact(fresh_database, hosts):
     assert sorted(set(statuses)) == [200, 429] and statuses.count(200) == 5
 
 
+@pytest.mark.once
 def test_who_waits_as_long_as_told_is_admitted(fresh_database, workers):
     """A hundred keys of different rates, each alone on its own: one refusal, one wait, and in."""
     w = workers(2, fresh_database)
@@ -340,6 +345,7 @@ def leases(database):
                           " WHERE schemaname = 'composure' AND funcname = 'lease'")
 
 
+@pytest.mark.once
 def test_a_hot_key_leases_once_in_fifty_requests(fresh_database, hosts):
     fresh_database.sql(f"ALTER DATABASE {fresh_database.name} SET track_functions = 'all'")
     key = limited(fresh_database, 500, 1000)

@@ -8,6 +8,8 @@ import pytest
 
 from harness.load import SOAK, Stream, load
 
+pytestmark = pytest.mark.once
+
 SLEEP = 0.2 if SOAK else 1.0
 SECONDS = 20 if SOAK else 2
 
