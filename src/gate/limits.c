@@ -40,7 +40,7 @@ struct bucket {
 	_Atomic int64_t told_us;
 	_Atomic uint64_t asking; /* who is; 0: nobody */
 	_Atomic uint32_t ask_for; /* so many tokens were asked for in vain: fewer may be there before ask_us; 0: none are */
-	_Atomic uint32_t generation, known, violated, granted;
+	_Atomic uint32_t generation, known, has_terms, violated, granted;
 	_Atomic uint32_t admitted, refused, debt; /* not yet told */
 	_Atomic int64_t alone_of;             /* at_us of the terms that `alone` began with; -1: none */
 	_Atomic int64_t alone[LIMIT_WINDOWS_MAX]; /* GCRA's theoretical arrival times */
@@ -131,10 +131,12 @@ static uint64_t hash_of(const struct limits *l, struct view v)
 	return h ? h : 1;
 }
 
-/* Keys and addresses in sets of their own. */
-static size_t set_of(uint64_t hash, const char owner[LIMIT_OWNER_MAX])
+/* Keys and addresses in sets of their own. Each owner has two, the second for when whoever makes a bucket in the first is
+ * stopped: a lock is not taken from one who lives. */
+static size_t set_of(uint64_t hash, const char owner[LIMIT_OWNER_MAX], unsigned choice)
 {
-	return memchr(owner, '/', LIMIT_OWNER_MAX) ? KEY_SETS + hash % ADDRESS_SETS : hash % KEY_SETS;
+	uint64_t h = choice ? hash >> 32 : hash;
+	return memchr(owner, '/', LIMIT_OWNER_MAX) ? KEY_SETS + h % ADDRESS_SETS : h % KEY_SETS;
 }
 
 static void padded(struct view owner, char out[LIMIT_OWNER_MAX])
@@ -185,6 +187,7 @@ static void make(struct bucket *b, uint64_t hash, const char owner[LIMIT_OWNER_M
 	STORE(b->asking, 0);
 	STORE(b->generation, 0);
 	STORE(b->known, 0);
+	STORE(b->has_terms, 0);
 	STORE(b->violated, 0);
 	STORE(b->granted, 0);
 	STORE(b->admitted, 0);
@@ -204,11 +207,13 @@ bool limits_find(struct limits *l, struct view owner, int64_t now_us, struct buc
 	struct table *t = l->table;
 	uint64_t hash = hash_of(l, owner);
 	padded(owner, key);
-	size_t set = set_of(hash, key);
-	struct bucket *b = look(t, set, hash, key);
-	if (!b) {
+	struct bucket *b = look(t, set_of(hash, key, 0), hash, key);
+	if (!b)
+		b = look(t, set_of(hash, key, 1), hash, key);
+	for (unsigned choice = 0; !b && choice < 2; choice++) {
+		size_t set = set_of(hash, key, choice);
 		if (!lock_try(&t->set[set], region_me(l->region)))
-			return false;
+			continue;
 		b = look(t, set, hash, key);
 		if (!b) {
 			b = oldest(t, set);
@@ -216,6 +221,8 @@ bool limits_find(struct limits *l, struct view owner, int64_t now_us, struct buc
 		}
 		lock_release(&t->set[set]);
 	}
+	if (!b)
+		return false;
 	*ref = (struct bucket_ref){ b, hash };
 	return true;
 }
@@ -230,7 +237,7 @@ bool limits_terms(const struct limits *l, const struct bucket_ref *ref, struct l
 	(void)l;
 	const struct bucket *b = ref->bucket;
 	uint64_t version = atomic_load_explicit(&b->version, memory_order_acquire);
-	if ((version & 1) || !LOAD(b->known))
+	if ((version & 1) || !LOAD(b->has_terms))
 		return false;
 	words_load(out, b->terms, sizeof *out);
 	atomic_thread_fence(memory_order_acquire);
@@ -240,19 +247,19 @@ bool limits_terms(const struct limits *l, const struct bucket_ref *ref, struct l
 	return true;
 }
 
-static bool store_terms(struct limits *l, struct bucket *b, const struct limit_terms *terms)
+static void store_terms(struct limits *l, struct bucket *b, const struct limit_terms *terms)
 {
 	if (!lock_try(&b->lock, region_me(l->region)))
-		return false;
+		return; /* headers do without them, until somebody gets it */
 	shm_point("terms-locked");
 	uint64_t version = LOAD(b->version);
 	STORE(b->version, version | 1);
 	atomic_thread_fence(memory_order_release);
 	words_store(b->terms, terms, sizeof *terms);
 	shm_point("terms-written");
+	STORE(b->has_terms, 1);
 	atomic_store_explicit(&b->version, (version | 1) + 1, memory_order_release);
 	lock_release(&b->lock);
-	return true;
 }
 
 double limits_left(const struct bucket_ref *ref, const struct limit_terms *terms, unsigned window, int64_t now_us)
@@ -465,7 +472,7 @@ void limits_leased(struct limits *l, const struct limit_ask *ask, uint32_t grant
 	struct bucket *b = ask->ref.bucket;
 	if (!still(&ask->ref))
 		return; /* what was granted is lost */
-	bool stored = store_terms(l, b, terms); /* else they are asked for again */
+	store_terms(l, b, terms);
 	STORE(b->told_us, now_us);
 	if (terms->n == 0) {
 		STORE(b->known, 2);
@@ -478,8 +485,7 @@ void limits_leased(struct limits *l, const struct limit_ask *ask, uint32_t grant
 		if (granted)
 			STORE(b->granted, granted);
 		(void)atomic_fetch_add(&b->tokens, (int64_t)granted);
-		if (stored)
-			STORE(b->known, 1);
+		STORE(b->known, 1);
 	}
 	atomic_store_explicit(&b->generation, ask->generation, memory_order_release);
 	asked(l, b);

@@ -60,6 +60,7 @@ def even(kept, least):
     return kept if sum(kept) >= least and kept[-1] - kept[0] <= 1 else None
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("connections", [8, 64])
 def test_kept_connections_are_spread_evenly(connections, database, new_home, workers, nginx):
     """nginx takes of its idle connections the one it used last: as long as one worker's would do, it gets more. So the
@@ -67,7 +68,7 @@ def test_kept_connections_are_spread_evenly(connections, database, new_home, wor
     more also gets more; connections are even there too."""
     made = workers(2, database, runtime_dir=host(new_home), peer="nginx", log="-")
     server = nginx(made)
-    load = Load(new_home, "load", "--http", server.port, "--seconds", 4, "--stream", "all", "--uri",
+    load = Load(new_home, "load", "--http", server.port, "--seconds", 6, "--stream", "all", "--uri",
                 "/api/users?limit=50", "--connections", connections, "--header", f"Authorization: Bearer {database.keys['demo']}")
     kept = wait_until(lambda: even(connections_of(made), connections), "the connections to be even")
     others, begin = cpu_of_others(), time.monotonic()
