@@ -106,3 +106,4 @@ $apply$;
 \ir migrations/0006_relationships.sql
 \ir migrations/0007_writing.sql
 \ir migrations/0008_limits.sql
+\ir migrations/0009_changes.sql

@@ -173,7 +173,8 @@ def test_expose_tells_the_path_and_what_it_decided(session):
         "  page     50, at most 200",
         "  cache    ttl=30, stale-if-error=600",
         "  hidden   password",
-        "  deadline 1500 ms"]
+        "  deadline 1500 ms",
+        "  cached   for each role (a table without row-level security)"]
     assert session.said == ""
 
 

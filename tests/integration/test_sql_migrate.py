@@ -196,7 +196,7 @@ def test_the_worker_role_has_the_settings_of_a_worker_and_no_rights(bare_databas
     assert worker.column("SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'composure'::regnamespace "
                          "AND has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1") == [
         "composure.catalog()", "composure.catalog_state()", "composure.feed_begin()",
-        "composure.feed_clean(pg_snapshot,pg_snapshot)", "composure.feed_poll(pg_snapshot)",
+        "composure.feed_clean(pg_snapshot,pg_snapshot)", "composure.feed_poll(pg_snapshot)", "composure.follow_tables()",
         "composure.idem_answer(text,text)", "composure.idem_begin(text,text,bytea,text,text)",
         "composure.idem_record(text,text,bytea,text,text,integer,text,text,integer)", "composure.idem_sweep()",
         "composure.key_lookup(text)",
