@@ -325,13 +325,6 @@ enum take limits_take(struct limits *l, const struct bucket_ref *ref, unsigned c
 	return wait > 0 && cost >= LOAD(b->ask_for) ? refused(b, wait, LOAD(b->violated), taken) : TAKE_ASK;
 }
 
-void limits_give_back(struct limits *l, const struct bucket_ref *ref, unsigned tokens)
-{
-	(void)l;
-	if (still(ref) && LOAD(ref->bucket->known) == 1)
-		(void)atomic_fetch_add(&ref->bucket->tokens, (int64_t)tokens);
-}
-
 /* --- alone --- */
 
 static void blind_terms(struct limit_terms *t)

@@ -74,9 +74,6 @@ enum take limits_take(struct limits *, const struct bucket_ref *, unsigned cost,
 /* The same without PostgreSQL: ADMITTED or REFUSED. */
 enum take limits_take_alone(struct limits *, const struct bucket_ref *, unsigned cost, int64_t now_us, struct taken *) MUST_CHECK;
 
-/* Tokens that were taken for what was not done after all. */
-void limits_give_back(struct limits *, const struct bucket_ref *, unsigned tokens);
-
 /* --- asking --- */
 
 /* What to tell lease(), taken out of the bucket. */
