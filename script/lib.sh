@@ -7,8 +7,8 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # Debian's packages: to build, to run script/server, and what the tests need besides.
 build_packages=(gcc make autoconf automake pkg-config libc6-dev libfcgi-dev libpq-dev libjson-c-dev)
 server_packages=(postgresql lighttpd spawn-fcgi multiwatch iso-codes curl)
-test_packages=(libcmocka-dev python3-pytest python3-psycopg2 nginx-light apache2 pgbouncer valgrind clang)
-developer_packages=(libclang-rt-14-dev clang-format clang-tidy cppcheck wrk mandoc shellcheck)
+test_packages=(libcmocka-dev python3-pytest python3-psycopg2 nginx-light apache2 pgbouncer valgrind clang iproute2)
+developer_packages=(libclang-rt-14-dev clang-format clang-tidy cppcheck wrk mandoc shellcheck strace)
 
 say() { printf '==> %s\n' "$*"; }
 

@@ -107,3 +107,6 @@ $apply$;
 \ir migrations/0007_writing.sql
 \ir migrations/0008_limits.sql
 \ir migrations/0009_changes.sql
+\ir migrations/0010_caching.sql
+\ir migrations/0011_partial.sql
+\ir migrations/0012_replicas.sql

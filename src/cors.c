@@ -30,7 +30,7 @@ void cors_headers(struct exchange *ex)
 		return;
 	response_header(r, VIEW("Access-Control-Allow-Origin"), any_origin(set) ? VIEW("*") : origin);
 	response_header(r, VIEW("Access-Control-Expose-Headers"),
-	                VIEW("Content-Range, ETag, Idempotency-Replayed, Link, Location, Preference-Applied, RateLimit, "
+	                VIEW("Composure-LSN, Composure-Partial, Content-Range, ETag, Idempotency-Replayed, Link, Location, Preference-Applied, RateLimit, "
 	                     "RateLimit-Policy, Retry-After, X-Request-Id"));
 }
 
@@ -43,7 +43,7 @@ void cors_preflight(struct exchange *ex, struct view methods)
 		return;
 	response_header(r, VIEW("Access-Control-Allow-Methods"), methods);
 	response_header(r, VIEW("Access-Control-Allow-Headers"),
-	                VIEW("Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, X-API-Key, "
+	                VIEW("Accept, Authorization, Composure-LSN, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, X-API-Key, "
 	                     "X-Request-Id, X-Request-Timeout"));
 	response_header(r, VIEW("Access-Control-Max-Age"), VIEW("86400"));
 }

@@ -24,8 +24,10 @@
 #include "http/request.h"
 #include "http/response.h"
 #include "query/body.h"
+#include "query/etag.h"
 #include "query/page.h"
 #include "query/read.h"
+#include "shm/breaker.h"
 #include "shm/published.h"
 #include "shm/region.h"
 #include "shm/watch.h"
@@ -34,6 +36,13 @@
 
 struct watcher;
 struct limiter;
+struct recaller;
+struct replicas;
+struct replica;
+struct progress;
+struct recall;
+struct store;
+struct flights;
 struct exchange;
 
 struct service {
@@ -49,6 +58,15 @@ struct service {
 	struct keymemo *memo;
 	struct limits *limits;       /* in the region */
 	struct limiter *limiter;
+	struct store *store;         /* in the region: answers, */
+	struct flights *flights;     /* and who asks for one */
+	struct recaller *recaller;
+	struct progress *progress;   /* in the region */
+	struct replicas *replicas;
+	struct breakers *breakers;   /* in the region */
+	struct breaker *primary;     /* of PostgreSQL itself */
+	struct breaker_terms server_terms, resource_terms;
+	unsigned n_workers;          /* of this host, a second ago */
 	struct accesslog *log;
 	struct exchange *spare;      /* ended ones, kept for the next */
 	struct exchange *waiting;    /* for the catalog */
@@ -93,14 +111,16 @@ struct exchange {
 
 	unsigned step;
 	bool ended;
-	int64_t started_us, deadline_us;
+	int64_t started_us, deadline_us; /* started_us: when it came to the web server, as far as that is known */
+	int64_t timeout_us;          /* what the client waits for; 0: it did not say */
+	bool hurried;                /* that is less than the resource allows */
 	struct timer deadline;
 	struct task resume;
 
 	char request_id[REQUEST_ID_CHARS];
 	enum status failed;          /* OK, or why the answer is a problem: for the log */
 	struct principal principal;
-	uint32_t key_generation;     /* of the key that PostgreSQL is being asked for */
+	uint64_t key_generation;     /* of the key that PostgreSQL is being asked for */
 	struct catalog *catalog;     /* a reference */
 	const struct resource *resource; /* or a function */
 	const struct function *function;
@@ -110,10 +130,15 @@ struct exchange {
 	/* The rate limit it is under: whose bucket, and what came of it. */
 	struct exchange *limiter_link, **limiter_at;
 	struct bucket_ref bucket;    /* of a `limited` one */
-	int64_t limited_since_us, retry_after; /* retry_after: seconds, of a 429 */
+	int64_t limited_since_us, retry_after; /* retry_after: seconds, of a refusal; 0: not known */
 	unsigned violated;
 	bool in_limiter, limited, admitted;
 	bool held;                   /* the answer is there, and is sent if it is let through */
+
+	/* Past its breaker and in its bulkhead. */
+	struct breaker_call guard;
+	bool guarded;
+	uint64_t group;              /* a hash of what it asks for; 0: nothing in particular */
 
 	bool waited;                 /* for the catalog, once */
 	bool reloaded;               /* the catalog was read anew for this request once */
@@ -128,15 +153,34 @@ struct exchange {
 	struct view error_message;
 	struct view error_value;     /* of the parameter that could not be read; absent: not known */
 
+	/* Which server is asked, and what the client is to read at least (replicas.h). */
+	struct pool *pool;           /* of the query that is out */
+	struct replica *replica;     /* whose it is; NULL: the primary's */
+	unsigned replicas_tried;     /* a bit for each that failed */
+	bool of_primary;             /* no replica will do */
+	bool from_replica;           /* some of the answer is one's, which had replayed ... */
+	uint64_t replica_lsn;        /* ... so much at least */
+	uint64_t seen_lsn, least_lsn; /* what the client has seen, as it says itself; what it is to read */
+	uint64_t written_lsn;        /* before which its own write was committed; 0: none, or not known */
+
 	enum format format;          /* of the answer, by Accept */
 	struct shape shape;
 	struct page page;
 	struct page_writer writer;
 	bool writing;
+	struct recall *recall;       /* what it has to do with the store (recall.c), in the arena; NULL: nothing */
+	struct exchange *next_renewing;
+	bool renews;                 /* a request of our own, to make an answer anew that was served stale: */
+	uint64_t renews_hash;        /* this one */
+	bool prepared;               /* page and shape are there */
+	unsigned n_etag;             /* 0: none was made */
+	char etag[ETAG_CHARS];
 	bool for_all;                /* the answer is the same for everybody, and shared caches may keep it */
 	bool runs_code;              /* its statements may run code of the user's */
 	struct total total;          /* of a list, where it is asked for */
 
+	struct partial *partial;     /* of a read whose answer may be partial (partial.h), in the arena; NULL: it may not */
+	int64_t query_until_us;      /* when its next statement is to be done; 0: at the deadline */
 	struct writing *write;       /* what a write has on its way (writing.h), in the arena */
 	struct tx *tx;               /* its transaction, while there is one */
 	struct timer again;          /* when it is tried again */
@@ -145,11 +189,19 @@ struct exchange {
 	void *carrier;
 };
 
+static inline bool exchange_reads(const struct exchange *ex)
+{
+	return ex->request.method == METHOD_GET || ex->request.method == METHOD_HEAD;
+}
+
 /* A fresh exchange, or NULL when memory is short. The carrier owns it until exchange_release(). */
 struct exchange *exchange_create(struct service *);
 
 /* Goes its way as far as it gets. finished() may be called from within. */
 void exchange_start(struct exchange *);
+
+/* The same at the end of this wake-up. */
+void exchange_start_later(struct exchange *);
 
 /* More of the body; its end. A piece over the limit is dropped and ends in a 413. */
 void exchange_body(struct exchange *, struct view piece);
@@ -176,7 +228,13 @@ void exchange_resume(struct exchange *);
 /* Submits ex->statement as ex->query, as the principal; the step is called again when query_done is set. */
 void exchange_query(struct exchange *, bool write);
 
-/* The same as the worker itself, which reads. */
+/* Submits a read of the caller's beside ex->query, as the same principal and under the same deadline. */
+void exchange_query_beside(struct exchange *, struct query *);
+
+/* Ends ex->query, if it is out, as one whose deadline is over, and calls the step. */
+void exchange_give_up(struct exchange *);
+
+/* The same as exchange_query() as the worker itself, which reads. */
 void exchange_query_own(struct exchange *);
 
 /* What bounds its query string. */
@@ -191,6 +249,18 @@ enum next exchange_anew(struct exchange *);
 /* The problem that fits a query that did not end well, in the words that a client may see. */
 enum next query_problem(struct exchange *);
 
+/* What it means for a read that one of its statements ended so, where no value of the client's is to blame. */
+enum status read_fault(enum status);
+
+/* The statement of a list or an item, without what is skipped. False: it is too large, or no row has such a key. */
+bool read_statement(const struct exchange *, struct statement *) MUST_CHECK;
+
+/* Reads what is asked of a list or an item; once. DONE: it is a problem. */
+enum next read_prepare(struct exchange *);
+
+/* How the client wants a list to be counted, into ex->total. */
+void read_count(struct exchange *);
+
 /* Whether a list's or item's answer is for all, which ex->for_all says from then on. */
 void exchange_read_for_all(struct exchange *);
 
@@ -202,6 +272,9 @@ void entity_tag(struct exchange *);
 
 /* The step that tells who asks (identify.c). */
 enum next identify(struct exchange *);
+
+/* The time has come at which an older answer about its key will do. False: it was something else's. */
+bool identify_late(struct exchange *);
 
 /* Steps of the operations (reading.c, writing.c): what to ask, and what to make of the answer. */
 enum next page_ask(struct exchange *);

@@ -1,13 +1,11 @@
 /* Who asks: an API key out of the headers, judged in memory, looked up where the host does not know it yet. */
 #include "config.h"
 
-#include <time.h>
-
 #include "exchange.h"
 #include "gate/apikey.h"
 #include "limiter.h"
 
-enum { TEXT_OID = 25 };
+enum { TEXT_OID = 25, OLD_PATIENCE_US = 500000 /* with PostgreSQL, where what is known of a key would do */ };
 
 /* The key as sent, absent without one. ERR_INVALID_HEADER when two headers disagree, ERR_INVALID_KEY for a scheme that
  * is not ours. */
@@ -26,13 +24,6 @@ static enum status key_text(const struct request *req, struct view *text)
 		*text = view_trim(plain);
 	}
 	return OK;
-}
-
-static int64_t epoch_us(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 static enum next refuse(struct exchange *ex)
@@ -113,6 +104,7 @@ static enum next answered(struct exchange *ex, const struct apikey *key)
 	struct keycache *keys = ex->service->keys;
 	int64_t now = loop_now_us(ex->service->loop);
 	struct key_record r;
+	loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
 	if (ex->query_status != OK) {
 		/* PostgreSQL cannot say: what the host knew of the key lately still holds. */
 		enum key_state st = keycache_get(keys, key->id, now, &r);
@@ -124,6 +116,18 @@ static enum next answered(struct exchange *ex, const struct apikey *key)
 	}
 	keycache_put(keys, &r, ex->key_generation, now);
 	return admit_key(ex, &r, key);
+}
+
+/* Its own deadline is set again by what comes of it. */
+bool identify_late(struct exchange *ex)
+{
+	if (!ex->query_out || loop_now_us(ex->service->loop) >= ex->deadline_us)
+		return false;
+	pool_abandon(ex->service->pool, &ex->query);
+	ex->query_out = false;
+	ex->query_done = true;
+	ex->query_status = ERR_UNAVAILABLE;
+	return true;
 }
 
 enum next identify(struct exchange *ex)
@@ -147,7 +151,14 @@ enum next identify(struct exchange *ex)
 	switch (keycache_get(ex->service->keys, key.id, loop_now_us(ex->service->loop), &r)) {
 	case KEY_KNOWN: return admit_key(ex, &r, &key);
 	case KEY_UNKNOWN: return refuse(ex);
-	case KEY_OLD:
+	case KEY_OLD: {
+		struct service *s = ex->service;
+		int64_t now = loop_now_us(s->loop), half = (ex->deadline_us - now) / 2;
+		if (!pool_reachable(s->pool, NULL) || breaker_doubted(s->primary, now))
+			return admit_key(ex, &r, &key);
+		loop_timer_set(s->loop, &ex->deadline, now + (half < OLD_PATIENCE_US ? half : OLD_PATIENCE_US));
+		break;
+	}
 	case KEY_MISSING: break;
 	}
 	return ask(ex, key.id);

@@ -54,7 +54,7 @@ struct limiter {
 static uint32_t generation_of(const struct service *s, struct view key_id)
 {
 	uint32_t g = generation_read(s->watch, generation_tag(VIEW("limits"), VIEW(""))).hard;
-	return key_id.p ? g + keycache_generation(s->keys, key_id) : g;
+	return key_id.p ? g + (uint32_t)keycache_generation(s->keys, key_id) : g;
 }
 
 /* --- those who wait --- */
@@ -467,6 +467,8 @@ enum next admit(struct exchange *ex)
 	struct limiter *l = s->limiter;
 	int64_t now = loop_now_us(s->loop);
 	unsigned cost = cost_of(ex);
+	if (ex->renews)
+		return ex->held ? DONE : NEXT;
 	if (ex->admitted)
 		return ex->held ? DONE : NEXT;
 	struct view owner = owner_of(ex);

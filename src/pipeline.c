@@ -5,18 +5,25 @@
 #include "exchange.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "cors.h"
+#include "guard.h"
 #include "http/media.h"
 #include "http/problem.h"
+#include "http/timing.h"
 #include "limiter.h"
+#include "replicas.h"
+#include "partial.h"
+#include "recall.h"
 #include "watcher.h"
 
 enum {
 	ARENA_BYTES_MAX = 16 << 20, /* of one request: mostly its body's JSON tree */
 	KEEP_BYTES = 256 << 10,     /* of buffers, for the next request */
+	WAITED_MAX_US = 600000000,  /* before it came to us; a clock that is wrong by more says nothing */
 };
 
 static void run(struct exchange *);
@@ -28,14 +35,23 @@ enum next problem(struct exchange *ex, enum status status, struct view detail)
 	return problem_as(ex, status, status_http(status), detail);
 }
 
+/* In whole seconds, and never sooner than it may work. */
+static void retry_after(struct exchange *ex, enum status status)
+{
+	char text[24];
+	int64_t seconds = status == ERR_UNAVAILABLE ? guard_retry_after(ex->service) : ex->retry_after;
+	int n = snprintf(text, sizeof text, "%lld", (long long)(seconds > 0 ? seconds : 1));
+	response_header(&ex->response, VIEW("Retry-After"), view_make(text, (size_t)n));
+}
+
 enum next problem_as(struct exchange *ex, enum status status, int http, struct view detail)
 {
 	ex->failed = status;
 	problem_write_as(&ex->response, status, http, detail, view_make(ex->request_id, sizeof ex->request_id));
 	if (status == ERR_UNAUTHENTICATED || status == ERR_INVALID_KEY)
 		response_header(&ex->response, VIEW("WWW-Authenticate"), VIEW("Bearer realm=\"api\""));
-	if (status == ERR_UNAVAILABLE || status == ERR_OVERLOADED || status == ERR_OUTCOME_UNKNOWN || status == ERR_IN_PROGRESS)
-		response_header(&ex->response, VIEW("Retry-After"), VIEW("1"));
+	if (http == 503 || status == ERR_OUTCOME_UNKNOWN || status == ERR_IN_PROGRESS)
+		retry_after(ex, status);
 	return DONE;
 }
 
@@ -64,6 +80,37 @@ static void allow_header(struct exchange *ex)
 
 /* --- parse --- */
 
+/* Since it came to the web server, at most as long as it may take: what the resource allows, or less where the client does not
+ * wait for so long. */
+static bool set_deadline(struct exchange *ex, int64_t allowed_us)
+{
+	ex->hurried = ex->timeout_us && ex->timeout_us < allowed_us;
+	ex->deadline_us = ex->started_us + (ex->hurried ? ex->timeout_us : allowed_us);
+	loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
+	return ex->deadline_us > loop_now_us(ex->service->loop);
+}
+
+static enum next too_late(struct exchange *ex)
+{
+	return problem(ex, ERR_OVERLOADED, VIEW("Its time was over before its turn came."));
+}
+
+/* What the web server says of when it came is believed where it is said that it does. */
+static enum next take_times(struct exchange *ex)
+{
+	const struct settings *set = ex->service->settings;
+	struct view timeout = ex->request.header[HEADER_REQUEST_TIMEOUT], start = ex->request.header[HEADER_REQUEST_START];
+	int64_t came_us;
+	if (timeout.p && !timing_timeout(timeout, &ex->timeout_us))
+		return problem(ex, ERR_INVALID_HEADER, VIEW("X-Request-Timeout is a number of seconds, such as 2.5, or 300ms."));
+	if (set->request_start && start.p && timing_instant(start, &came_us)) {
+		int64_t waited_us = epoch_us() - came_us;
+		if (waited_us > 0)
+			ex->started_us -= waited_us < WAITED_MAX_US ? waited_us : WAITED_MAX_US;
+	}
+	return set_deadline(ex, set->deadline_ms * 1000) ? NEXT : too_late(ex);
+}
+
 static enum next step_parse(struct exchange *ex)
 {
 	const struct settings *set = ex->service->settings;
@@ -74,6 +121,10 @@ static enum next step_parse(struct exchange *ex)
 	ex->response.head_only = req->method == METHOD_HEAD;
 	if (st != OK)
 		return problem(ex, st, detail);
+	if (take_times(ex) == DONE)
+		return DONE;
+	if (!replicas_take_header(ex))
+		return problem(ex, ERR_INVALID_HEADER, VIEW("Composure-LSN is what an answer to a write had in it, such as 16/B374D848."));
 	if (view_eq(req->path, VIEW("/healthz")))
 		ex->operation = OP_HEALTH;
 	else if (view_eq(req->path, VIEW("/readyz")))
@@ -93,9 +144,10 @@ static enum next step_probe(struct exchange *ex)
 		response_header(&ex->response, VIEW("Allow"), VIEW("GET, HEAD"));
 		return n;
 	}
-	bool good = true;
+	bool good = true, writes = true;
 	if (ex->operation == OP_READY) {
-		good = s->catalog && pool_reachable(s->pool, NULL);
+		writes = pool_reachable(s->pool, NULL);
+		good = s->catalog && (writes || replicas_serve(s));
 		why = s->catalog ? VIEW("PostgreSQL cannot be reached.") : watcher_why(s->watcher);
 	}
 	if (!good)
@@ -107,6 +159,7 @@ static enum next step_probe(struct exchange *ex)
 	bool shared = region_is_shared(s->region) && watch_is_shared(s->watch);
 	buf_view_put(&ex->response.body,
 	             ex->operation == OP_HEALTH ? VIEW("{\"status\":\"alive\"}\n")
+	             : !writes ? VIEW("{\"status\":\"ready\",\"note\":\"The primary cannot be reached: replicas are read, and writes fail.\"}\n")
 	             : shared                   ? VIEW("{\"status\":\"ready\"}\n")
 	                      : VIEW("{\"status\":\"ready\",\"note\":\"Memory is not shared with other workers: see the log.\"}\n"));
 	return DONE;
@@ -126,7 +179,7 @@ static enum next step_catalog(struct exchange *ex)
 		ex->catalog = catalog_ref(s->catalog);
 		return NEXT;
 	}
-	if (!pool_reachable(s->pool, NULL))
+	if (!pool_reachable(s->pool, NULL) && !guard_may_try(s))
 		return problem(ex, ERR_UNAVAILABLE, VIEW_NONE);
 	if (!sure)
 		watcher_reload(s->watcher);
@@ -144,11 +197,6 @@ static enum next not_allowed(struct exchange *ex)
 	return n;
 }
 
-static bool reads(const struct exchange *ex)
-{
-	return ex->request.method == METHOD_GET || ex->request.method == METHOD_HEAD;
-}
-
 static bool method_exposed(const struct exchange *ex)
 {
 	static const unsigned bit[] = {
@@ -162,7 +210,7 @@ static bool method_exposed(const struct exchange *ex)
 	switch (ex->operation) {
 	case OP_PAGE:
 	case OP_ITEM: return methods & CATALOG_GET;
-	case OP_WRITE: return methods & (ex->request.method == METHOD_POST ? CATALOG_POST : reads(ex) ? CATALOG_GET : bit[ex->write_kind]);
+	case OP_WRITE: return methods & (ex->request.method == METHOD_POST ? CATALOG_POST : exchange_reads(ex) ? CATALOG_GET : bit[ex->write_kind]);
 	case OP_OPTIONS: return true;
 	case OP_NONE:
 	case OP_HEALTH:
@@ -196,7 +244,7 @@ static enum operation operation_of_call(struct exchange *ex)
 {
 	if (ex->request.method == METHOD_OPTIONS)
 		return OP_OPTIONS;
-	return reads(ex) || ex->request.method == METHOD_POST ? write_as(ex, WRITE_CALL) : OP_NONE;
+	return exchange_reads(ex) || ex->request.method == METHOD_POST ? write_as(ex, WRITE_CALL) : OP_NONE;
 }
 
 /* What the role may not do is refused here, out of the catalog; what the catalog does not know, PostgreSQL refuses. */
@@ -277,10 +325,8 @@ static enum next route(struct exchange *ex)
 	if (!choose_format(ex))
 		return DONE;
 	int64_t allowed_us = ex->function ? ex->function->deadline_us : ex->resource->deadline_us;
-	if (allowed_us) {
-		ex->deadline_us = ex->started_us + allowed_us;
-		loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us);
-	}
+	if (allowed_us && !set_deadline(ex, allowed_us))
+		return too_late(ex);
 	return permitted(ex);
 }
 
@@ -301,7 +347,7 @@ static enum next step_receive(struct exchange *ex)
 	enum next judged = write_media(ex);
 	if (judged != NEXT)
 		return judged;
-	if (!reads(ex) && ex->write_kind == WRITE_DELETE && !ex->request.content_length)
+	if (!exchange_reads(ex) && ex->write_kind == WRITE_DELETE && !ex->request.content_length)
 		return NEXT;
 	if (buf_failed(&ex->body))
 		return problem(ex, ERR_BODY_TOO_LARGE, VIEW_NONE);
@@ -361,7 +407,9 @@ static const struct step {
 	{ "identify", identify }, /* API key -> principal, or 401 */
 	{ "route", step_route },       /* path and method -> resource and operation, or 404, 405, 406, 401, 403 */
 	{ "admit", admit },            /* a token of the rate limit, or 429 */
+	{ "recall", recall },          /* an answer that is kept; or waits for another request that asks the same */
 	{ "receive", step_receive },   /* the body, or 413, 415, 400 */
+	{ "guard", guard },            /* past its circuit breaker, into its bulkhead, or 503 */
 	{ "ask", step_ask },           /* operation -> statement, on its way */
 	{ "answer", step_answer },     /* rows -> response */
 };
@@ -375,10 +423,13 @@ static void let_go(struct exchange *ex)
 	struct service *s = ex->service;
 	loop_timer_stop(s->loop, &ex->deadline);
 	loop_undefer(s->loop, &ex->resume);
+	guard_end(ex, false);
 	watcher_unwait(s->watcher, ex);
 	limiter_unwait(s->limiter, ex);
+	recall_end(ex);
+	partial_end(ex);
 	if (ex->query_out)
-		pool_abandon(s->pool, &ex->query);
+		pool_abandon(ex->pool, &ex->query);
 	ex->query_out = false;
 	writing_end(ex);
 	rows_free(ex->rows);
@@ -395,6 +446,7 @@ static void common_headers(struct exchange *ex)
 	response_header(r, VIEW("X-Content-Type-Options"), VIEW("nosniff"));
 	response_header(r, VIEW("Content-Security-Policy"), VIEW("default-src 'none'"));
 	limiter_headers(ex);
+	replicas_headers(ex);
 	cors_headers(ex);
 }
 
@@ -439,8 +491,17 @@ static void finish(struct exchange *ex)
 {
 	if (buf_failed(&ex->response.body))
 		too_large(ex);
+	if (ex->failed == ERR_OUTCOME_UNKNOWN) {
+		/* It may have been written. */
+		replicas_wrote(ex, 0);
+		recall_written(ex, NULL);
+	}
+	guard_end(ex, true);
+	partial_answered(ex);
+	recall_finish(ex);
 	common_headers(ex);
-	record(ex);
+	if (!ex->renews)
+		record(ex);
 	let_go(ex);
 	catalog_unref(ex->catalog);
 	ex->catalog = NULL;
@@ -483,6 +544,19 @@ static void on_resume(struct task *t)
 static void on_deadline(struct timer *t)
 {
 	struct exchange *ex = CONTAINER_OF(t, struct exchange, deadline);
+	int64_t later_us;
+	if (steps[ex->step].run == identify && identify_late(ex)) {
+		run(ex);
+		return;
+	}
+	if (recall_deadline(ex, &later_us)) {
+		finish(ex);
+		return;
+	}
+	if (later_us) {
+		loop_timer_set(ex->service->loop, t, later_us);
+		return;
+	}
 	bool receiving = steps[ex->step].run == step_receive;
 	/* A write whose commit is out may still take effect. */
 	bool unknown = writing_unknown(ex);
@@ -512,6 +586,17 @@ static struct view value_at_fault(const struct statement *s, struct view context
 	return n > 0 && n <= s->n_params ? view_of(s->values[n - 1]) : VIEW_NONE;
 }
 
+/* The same, of another server. */
+static void ask_again(struct exchange *ex)
+{
+	rows_free(ex->rows);
+	ex->rows = NULL;
+	ex->query_done = false;
+	ex->query_out = true;
+	ex->pool = replicas_pool(ex);
+	pool_submit(ex->pool, &ex->query);
+}
+
 static void on_query_done(struct query *q, enum status status, const struct db_error *error)
 {
 	struct exchange *ex = CONTAINER_OF(q, struct exchange, query);
@@ -525,7 +610,10 @@ static void on_query_done(struct query *q, enum status status, const struct db_e
 		ex->error_message = arena_copy(ex->arena, error->message);
 		ex->error_value = value_at_fault(&ex->statement, error->context);
 	}
-	run(ex);
+	if (replicas_again(ex, status != OK))
+		ask_again(ex);
+	else
+		run(ex);
 }
 
 static struct view search_path(const struct exchange *ex)
@@ -571,14 +659,17 @@ static void submit(struct exchange *ex, const struct session *session, bool writ
 	ex->query = (struct query){
 		.statement = &ex->statement,
 		.session = *session,
-		.deadline_us = ex->deadline_us,
+		.deadline_us = ex->query_until_us ? ex->query_until_us : ex->deadline_us,
 		.write = write,
 		.scrub = ex->runs_code,
+		.group = ex->group,
+		.vital = s->brief,
 		.rows = on_rows,
 		.done = on_query_done,
 	};
 	ex->query_out = true;
-	pool_submit(s->pool, &ex->query);
+	ex->pool = write ? s->pool : replicas_pool(ex);
+	pool_submit(ex->pool, &ex->query);
 }
 
 void exchange_query(struct exchange *ex, bool write)
@@ -587,6 +678,23 @@ void exchange_query(struct exchange *ex, bool write)
 	if (steps[ex->step].run == identify)
 		session.role = VIEW_NONE;
 	submit(ex, &session, write);
+}
+
+void exchange_query_beside(struct exchange *ex, struct query *q)
+{
+	q->session = exchange_session(ex);
+	q->deadline_us = ex->query_until_us ? ex->query_until_us : ex->deadline_us;
+	q->scrub = ex->runs_code;
+	q->group = ex->group;
+	pool_submit(ex->service->pool, q);
+}
+
+void exchange_give_up(struct exchange *ex)
+{
+	if (!ex->query_out)
+		return;
+	pool_abandon(ex->pool, &ex->query);
+	on_query_done(&ex->query, ERR_DEADLINE, NULL);
 }
 
 void exchange_query_own(struct exchange *ex)
@@ -615,14 +723,20 @@ static bool of_class(const struct exchange *ex, const char *class)
 
 static enum next begin_anew(struct exchange *ex)
 {
+	/* What ends now looks at the resource, which is the catalog's. */
+	guard_end(ex, false);
+	recall_end(ex);
+	partial_end(ex);
+	writing_end(ex);
 	catalog_unref(ex->catalog);
 	ex->catalog = NULL;
-	writing_end(ex);
 	ex->resource = NULL;
 	ex->function = NULL;
 	ex->key = NULL;
+	ex->group = 0;
 	ex->reloaded = true;
-	ex->held = ex->for_all = false;
+	loop_timer_set(ex->service->loop, &ex->deadline, ex->deadline_us); /* which recall may have drawn nearer */
+	ex->held = ex->for_all = ex->prepared = false;
 	ex->query_done = ex->runs_code = false;
 	ex->principal = (struct principal){ .has_key = false };
 	ex->step = STEP_CATALOG;
@@ -633,7 +747,17 @@ static enum next begin_anew(struct exchange *ex)
 
 enum next exchange_anew(struct exchange *ex)
 {
+	/* A replica may not have got that far yet. */
+	if (replicas_not_yet(ex)) {
+		ask_again(ex);
+		return WAIT;
+	}
 	return ex->reloaded ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : begin_anew(ex);
+}
+
+enum status read_fault(enum status st)
+{
+	return st == ERR_INVALID_VALUE || st == ERR_METHOD_NOT_ALLOWED ? ERR_DATABASE : st;
 }
 
 /* What a read failed of. The values it was sent come out of filters, the cursor or the path; anything else that goes
@@ -655,8 +779,7 @@ static enum status read_status(const struct exchange *ex, struct view *detail)
 		if (st != OK)
 			return st;
 	}
-	bool ours = ex->query_status == ERR_INVALID_VALUE || ex->query_status == ERR_METHOD_NOT_ALLOWED;
-	return ours ? ERR_DATABASE : ex->query_status;
+	return read_fault(ex->query_status);
 }
 
 enum next query_problem(struct exchange *ex)
@@ -668,6 +791,8 @@ enum next query_problem(struct exchange *ex)
 	if (st == ERR_DATABASE || st == ERR_FORBIDDEN)
 		log_warn("%.*s: SQLSTATE %s: %.*s", VIEW_ARG(ex->resource ? ex->resource->name : VIEW("key")), ex->sqlstate,
 		         VIEW_ARG(ex->error_message));
+	if (partial_goes_on(ex, st))
+		return WAIT;
 	if (st == ERR_FORBIDDEN && !ex->principal.has_key)
 		st = ERR_UNAUTHENTICATED;
 	/* What the user's own code says to the client, and nothing else of PostgreSQL's words. */
@@ -703,7 +828,7 @@ struct exchange *exchange_create(struct service *s)
 	return ex;
 }
 
-void exchange_start(struct exchange *ex)
+static void begin(struct exchange *ex)
 {
 	struct service *s = ex->service;
 	ex->ended = false;
@@ -712,6 +837,18 @@ void exchange_start(struct exchange *ex)
 	ex->started_us = loop_now_us(s->loop);
 	ex->deadline_us = ex->started_us + s->settings->deadline_ms * 1000;
 	loop_timer_set(s->loop, &ex->deadline, ex->deadline_us);
+}
+
+void exchange_start_later(struct exchange *ex)
+{
+	begin(ex);
+	loop_defer(ex->service->loop, &ex->resume);
+}
+
+void exchange_start(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	begin(ex);
 	if (s->n_exchanges > (unsigned)s->settings->requests_max) {
 		problem(ex, ERR_OVERLOADED, VIEW_NONE);
 		finish(ex);

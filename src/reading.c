@@ -4,6 +4,7 @@
 #include "exchange.h"
 
 #include "http/params.h"
+#include "partial.h"
 #include "query/etag.h"
 
 enum {
@@ -39,10 +40,10 @@ static struct asker asker_of(const struct exchange *ex)
 }
 
 /* Prefer: count=exact, ... */
-static void take_count(struct exchange *ex)
+void read_count(struct exchange *ex)
 {
 	struct view rest = ex->request.header[HEADER_PREFER];
-	ex->total.how = COUNT_NONE;
+	ex->total = (struct total){ .how = COUNT_NONE };
 	for (struct view part; view_split(&rest, ',', &part);) {
 		part = view_trim(part);
 		if (view_ieq(part, VIEW("count=exact")))
@@ -86,36 +87,55 @@ static bool ask_count(struct exchange *ex)
 	return plan_statement(s, &ex->page);
 }
 
+bool read_statement(const struct exchange *ex, struct statement *s)
+{
+	return ex->operation == OP_PAGE ? page_statement(s, &ex->page, &ex->shape)
+					: item_statement(s, &ex->page, &ex->shape, ex->key);
+}
+
 /* The count first, then the page. */
 static enum next ask_next(struct exchange *ex, enum next after)
 {
 	bool counts = ex->total.how != COUNT_NONE && !ex->total.known;
-	if (!(counts ? ask_count(ex) : page_statement(&ex->statement, &ex->page, &ex->shape)))
+	if (!counts && partial_begin(ex))
+		return after;
+	if (!(counts ? ask_count(ex) : read_statement(ex, &ex->statement)))
 		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW_NONE);
 	exchange_query(ex, false);
 	return after;
 }
 
-enum next page_ask(struct exchange *ex)
+enum next read_prepare(struct exchange *ex)
 {
 	struct params all;
 	struct view detail = VIEW_NONE;
 	struct bounds bounds = exchange_bounds(ex);
 	struct asker asker = asker_of(ex);
+	bool page = ex->operation == OP_PAGE;
+	if (ex->prepared)
+		return NEXT;
 	ex->total = (struct total){ .how = COUNT_NONE };
-	take_count(ex);
+	if (page)
+		read_count(ex);
 	enum status st = params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail);
-	if (st == OK)
+	if (st == OK && page)
 		st = check_count(ex, &detail);
 	if (st == OK)
-		st = page_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
+		st = page ? page_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail)
+			  : item_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
 	if (st == OK && !page_shape(&ex->page, &ex->shape))
 		st = ERR_QUERY_TOO_COMPLEX;
-	if (st == OK) {
-		ex->runs_code = page_runs_code(&ex->page);
-		exchange_read_for_all(ex);
-	}
-	return st == OK ? ask_next(ex, NEXT) : problem(ex, st, detail);
+	if (st != OK)
+		return problem(ex, st, detail);
+	ex->runs_code = page_runs_code(&ex->page);
+	exchange_read_for_all(ex);
+	ex->prepared = true;
+	return NEXT;
+}
+
+enum next page_ask(struct exchange *ex)
+{
+	return read_prepare(ex) == NEXT && partial_prepare(ex) == NEXT ? ask_next(ex, NEXT) : DONE;
 }
 
 /* --- what caches are told --- */
@@ -174,9 +194,9 @@ void cache_headers(struct exchange *ex, const struct cache_policy *policy)
 
 void entity_tag(struct exchange *ex)
 {
-	char tag[ETAG_CHARS];
-	etag_of(ex->catalog->tag_key, buf_view(&ex->response.body), tag);
-	struct view etag = view_make(tag, sizeof tag), known = ex->request.header[HEADER_IF_NONE_MATCH];
+	etag_of(ex->catalog->tag_key, buf_view(&ex->response.body), ex->etag);
+	ex->n_etag = sizeof ex->etag;
+	struct view etag = view_make(ex->etag, ex->n_etag), known = ex->request.header[HEADER_IF_NONE_MATCH];
 	response_header(&ex->response, VIEW("ETag"), etag);
 	if (known.p && etag_matches(known, etag, false))
 		ex->response.http = 304;
@@ -187,7 +207,20 @@ static void read_headers(struct exchange *ex)
 	struct response *r = &ex->response;
 	r->http = 200;
 	response_header(r, VIEW("Content-Type"), format_type[ex->format]);
-	cache_headers(ex, &ex->resource->policy);
+	if (partial_lacks(ex))
+		partial_headers(ex);
+	else
+		cache_headers(ex, &ex->resource->policy);
+}
+
+static void preference_header(struct exchange *ex, struct view applied)
+{
+	bool partial = partial_preferred(ex);
+	if (!partial && !applied.n)
+		return;
+	struct view text = arena_printf(ex->arena, "%.*s%s%s", VIEW_ARG(applied), partial && applied.n ? ", " : "",
+	                                partial ? "partial" : "");
+	response_header(&ex->response, VIEW("Preference-Applied"), text);
 }
 
 static void count_headers(struct exchange *ex)
@@ -196,13 +229,15 @@ static void count_headers(struct exchange *ex)
 		[COUNT_EXACT] = VIEW_INIT("count=exact"), [COUNT_PLANNED] = VIEW_INIT("count=planned"),
 		[COUNT_ESTIMATED] = VIEW_INIT("count=estimated"),
 	};
-	if (ex->total.how == COUNT_NONE)
+	if (ex->total.how == COUNT_NONE) {
+		preference_header(ex, VIEW(""));
 		return;
+	}
 	struct buf range = BUF(64);
 	buf_lit(&range, "*/");
 	buf_i64(&range, ex->total.n);
 	response_header(&ex->response, VIEW("Content-Range"), buf_view(&range));
-	response_header(&ex->response, VIEW("Preference-Applied"), applied[ex->total.how]);
+	preference_header(ex, applied[ex->total.how]);
 	buf_free(&range);
 }
 
@@ -291,11 +326,14 @@ static enum next begin_page(struct exchange *ex)
 		.shape = &ex->shape,
 		.rows = ex->rows,
 		.format = ex->format,
+		.behind = partial_lacks(ex) ? partial_members(ex) : VIEW_NONE,
 		.max_bytes = (size_t)ex->service->settings->page_max_bytes,
 	};
 	read_headers(ex);
 	count_headers(ex);
 	page_begin(&ex->writer, &ex->response.body);
+	if (arena_full(ex->arena))
+		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW_NONE);
 	if (ex->format == FORMAT_OBJECT && ex->writer.n != 1)
 		return problem(ex, ERR_NOT_ONE_ROW, VIEW_NONE);
 	return NEXT;
@@ -314,7 +352,8 @@ enum next page_answer(struct exchange *ex)
 	if (ex->writer.cursor_too_long)
 		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("The values that this list is sorted by are too long for a cursor."));
 	link_header(ex);
-	entity_tag(ex);
+	if (!partial_lacks(ex))
+		entity_tag(ex);
 	return DONE;
 }
 
@@ -322,20 +361,11 @@ enum next page_answer(struct exchange *ex)
 
 enum next item_ask(struct exchange *ex)
 {
-	struct params all;
-	struct view detail = VIEW_NONE;
-	struct bounds bounds = exchange_bounds(ex);
-	struct asker asker = asker_of(ex);
-	enum status st = params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail);
-	if (st == OK)
-		st = item_read(&ex->page, &bounds, &asker, ex->resource, &all, &detail);
-	if (st == OK && !page_shape(&ex->page, &ex->shape))
-		st = ERR_QUERY_TOO_COMPLEX;
-	if (st != OK)
-		return problem(ex, st, detail);
-	ex->runs_code = page_runs_code(&ex->page);
-	exchange_read_for_all(ex);
-	if (!item_statement(&ex->statement, &ex->page, &ex->shape, ex->key))
+	if (read_prepare(ex) != NEXT || partial_prepare(ex) != NEXT)
+		return DONE;
+	if (partial_begin(ex))
+		return NEXT;
+	if (!read_statement(ex, &ex->statement))
 		return problem(ex, arena_full(ex->arena) || ex->statement.failed ? ERR_QUERY_TOO_COMPLEX : ERR_NOT_FOUND, VIEW_NONE);
 	exchange_query(ex, false);
 	return NEXT;
@@ -348,7 +378,9 @@ enum next item_answer(struct exchange *ex)
 	if (rows_count(ex->rows) == 0)
 		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
 	read_headers(ex);
+	preference_header(ex, VIEW(""));
 	row_write(&ex->response.body, &ex->shape, ex->rows, 0);
-	entity_tag(ex); /* what If-Match of a write is compared with, where the item comes as it is without parameters */
+	if (!partial_lacks(ex))
+		entity_tag(ex); /* what If-Match of a write is compared with, where the item comes as it is without parameters */
 	return DONE;
 }

@@ -9,12 +9,19 @@
 
 #include "base/log.h"
 #include "cache/generation.h"
+#include "cache/store.h"
 #include "db/feed.h"
 #include "exchange.h"
+#include "guard.h"
 #include "limiter.h"
+#include "replicas.h"
+#include "shm/progress.h"
 
 enum {
 	TICK_US = 20000,
+	DOUBT_US = 75000,   /* a look at the feed that has no answer for so long, of a connection on which others had */
+	DOUBTED_US = 60000, /* told for so long, each tick anew */
+	NOT_RUN_US = 50000, /* a tick that is later than this says that the worker was stopped, or the machine busy */
 	STATE_US = 1000000, /* between looks at what changes without a row of ours: grants, columns, policies */
 	QUERY_US = 5000000,
 	RETRY_US = 200000,
@@ -43,6 +50,9 @@ struct watcher {
 	struct query sweep;
 	bool sweeping, swept;    /* it is out; it had nothing left to do */
 	int64_t next_sweep_us;
+	struct statement follow_sql; /* makes triggers that are missing, once a second */
+	struct query follow;
+	bool following, follow_failed;
 	int64_t next_round_us;   /* when to look after files, slots and locks again */
 	int64_t retry_us;        /* no question before then: the last one failed */
 	uint32_t asked;          /* the catalog's generation when the question went out */
@@ -234,7 +244,7 @@ static void take_state(struct watcher *w)
 	if (same)
 		w->generation = w->asked;
 	else if (s->catalog)
-		generation_bump_all(s->watch); /* whoever may see what may have changed with it */
+		generation_bump_all(s->watch, GENERATION_HARD); /* whoever may see what may have changed with it */
 	if (!same || w->wanted)
 		ask(w, true);
 }
@@ -277,6 +287,7 @@ static void ask(struct watcher *w, bool catalog)
 		.statement = catalog ? &w->catalog_sql : &w->state_sql,
 		.session = { .search_path = view_of(s->settings->search_path) },
 		.deadline_us = loop_now_us(s->loop) + QUERY_US,
+		.vital = true,
 		.rows = on_rows,
 		.done = on_done,
 	};
@@ -295,7 +306,7 @@ void watcher_reload(struct watcher *w)
 
 /* --- the feed --- */
 
-static void on_changed(void *context, struct view resource, const struct view *keys, unsigned n_keys)
+static void on_changed(void *context, struct view resource, const struct view *keys, unsigned n_keys, bool hard)
 {
 	struct watcher *w = context;
 	struct service *s = w->service;
@@ -310,24 +321,44 @@ static void on_changed(void *context, struct view resource, const struct view *k
 	} else if (view_eq(resource, VIEW("@limits"))) {
 		generation_bump(s->watch, generation_tag(VIEW("limits"), VIEW("")), GENERATION_HARD);
 	} else if (view_eq(resource, VIEW("@all"))) {
-		generation_bump_all(s->watch);
+		generation_bump_all(s->watch, GENERATION_HARD);
 		ask(w, false);
+	} else {
+		generation_changed(s->watch, resource, keys, n_keys, hard);
+		store_count(s->store, STORE_INVALIDATED);
 	}
 }
 
-static void on_everything(void *context, struct view why)
+/* What was read before a restart, rows and keys, may still serve where PostgreSQL fails again before it was read anew; catalog
+ * and plans are asked for anew in any case. */
+static void on_everything(void *context, struct view why, bool hard)
 {
 	struct watcher *w = context;
+	struct service *s = w->service;
 	log_info("everything remembered is out of date: %.*s", VIEW_ARG(why));
-	generation_bump_all(w->service->watch);
+	generation_bump_all(s->watch, hard ? GENERATION_HARD : GENERATION_SOFT);
+	generation_bump(s->watch, catalog_tag(), GENERATION_HARD);
+	generation_bump(s->watch, generation_tag(VIEW("limits"), VIEW("")), GENERATION_HARD);
 	ask(w, false);
 }
 
-static void on_polled(void *context, int64_t asked_us)
+/* Before anything is added to a generation: see progress_told(). */
+static void on_telling(void *context, uint64_t lsn, int64_t asked_us)
 {
 	struct watcher *w = context;
-	int64_t ago_ms = (clock_us() - asked_us + 999) / 1000;
-	watch_beat(w->service->watch, watch_clock_ms() - ago_ms);
+	progress_tell(w->service->progress, lsn, asked_us);
+}
+
+static void on_polled(void *context, int64_t asked_us, uint64_t lsn)
+{
+	struct watcher *w = context;
+	if (lsn)
+		progress_hear(w->service->progress, lsn, asked_us);
+	/* What was told so far has been added: whoever has the watch next goes on from here. */
+	watch_keep_chain(w->service->watch, feed_chain(w->feed));
+	/* This clock first: who is stopped between the two has asked longer ago, never later. */
+	int64_t now_ms = watch_clock_ms();
+	watch_beat(w->service->watch, now_ms - (clock_us() - asked_us + 999) / 1000);
 }
 
 static void on_feed_failed(void *context, enum status status, struct view why)
@@ -349,6 +380,8 @@ static void clear_the_dead(struct service *s)
 		(void)atomic_compare_exchange_strong(&slot->pid, &pid, 0); /* not of one who has just come */
 	}
 	(void)published_repair(s->published, s->region);
+	if (store_repair(s->store))
+		log_info("a worker died while it wrote: a part of the cache was emptied");
 	unsigned sets = keycache_repair(s->keys);
 	if (sets)
 		log_info("a worker died while it wrote: %u sets of the key cache were emptied", sets);
@@ -390,14 +423,63 @@ static void sweep(struct watcher *w)
 	pool_submit(s->pool, &w->sweep);
 }
 
+static void on_followed(struct query *q, enum status status, const struct db_error *error)
+{
+	struct watcher *w = CONTAINER_OF(q, struct watcher, follow);
+	w->following = false;
+	bool told = w->follow_failed;
+	w->follow_failed = status != OK && status != ERR_UNAVAILABLE;
+	if (w->follow_failed && !told)
+		log_warn("what triggers do not tell of is not looked for: %.*s",
+		         VIEW_ARG(error && error->message.p ? error->message : view_of(status_title(status))));
+}
+
+static void on_followed_rows(struct query *q, struct rows *rows)
+{
+	(void)q;
+	rows_free(rows);
+}
+
+/* Partitions that were attached, tables that were swapped: as long as something may be kept. */
+static void follow(struct watcher *w)
+{
+	struct service *s = w->service;
+	if (w->following || !s->catalog || !s->catalog->keeps)
+		return;
+	w->following = true;
+	w->follow = (struct query){
+		.statement = &w->follow_sql,
+		.session = { .search_path = view_of(s->settings->search_path) },
+		.deadline_us = loop_now_us(s->loop) + QUERY_US,
+		.write = true,
+		.rows = on_followed_rows,
+		.done = on_followed,
+	};
+	pool_submit(s->pool, &w->follow);
+}
+
+/* Nobody can tell a server that is frozen from a question that takes long, but for the poll of the feed: it takes a millisecond. */
+static void look_for_silence(struct watcher *w)
+{
+	struct service *s = w->service;
+	int64_t most = s->settings->breaker_silence_ms * 1000, now = loop_now_us(s->loop);
+	int64_t waits = feed_waits_us(w->feed), silent = pool_silent_us(s->pool), silent_us = waits < silent ? waits : silent;
+	if (silent_us > DOUBT_US)
+		breaker_doubt(s->primary, now + DOUBTED_US);
+	if (silent_us > most && breaker_trip(s->primary, &s->server_terms, now))
+		log_warn("postgresql: silent for %lld ms: the circuit breaker opens", (long long)(most / 1000));
+}
+
 static void every_second(struct watcher *w)
 {
 	struct service *s = w->service;
+	guard_round(s);
 	if ((!region_intact(s->region) || !watch_intact(s->watch)) && s->orphaned)
 		s->orphaned(s);
 	if (w->holding) {
 		clear_the_dead(s);
 		sweep(w);
+		follow(w);
 		limiter_round(s->limiter);
 	}
 }
@@ -408,7 +490,7 @@ static void look_at_watch(struct watcher *w)
 	w->holding = watch_hold(w->service->watch, watch_clock_ms());
 	if (w->holding && !held) {
 		log_debug("this worker has the watch");
-		feed_start(w->feed);
+		feed_resume(w->feed, watch_chain(w->service->watch));
 		w->next_state_us = 0;
 	} else if (!w->holding && held) {
 		log_debug("this worker has lost the watch");
@@ -426,7 +508,9 @@ static bool time_to_ask(struct watcher *w, int64_t now)
 		w->stale_since_us = now;
 	int64_t patience = w->holding ? 0 : PATIENCE_US + TICK_US * (int64_t)(region_me(w->service->region) % 8);
 	bool late = w->stale_since_us && now - w->stale_since_us >= patience;
-	return now >= w->retry_us && (late || ((w->holding || w->wanted) && now >= w->next_state_us));
+	/* Whoever is told by /readyz that PostgreSQL cannot be reached may send nothing that would find out. */
+	bool due = w->holding || w->wanted || !pool_reachable(w->service->pool, NULL);
+	return now >= w->retry_us && (late || (due && now >= w->next_state_us));
 }
 
 static void on_tick(struct timer *t)
@@ -434,7 +518,13 @@ static void on_tick(struct timer *t)
 	struct watcher *w = CONTAINER_OF(t, struct watcher, tick);
 	struct service *s = w->service;
 	int64_t now = loop_now_us(s->loop);
+	atomic_store_explicit(&region_slot(s->region)->beat_us, now, memory_order_relaxed);
+	if (now - t->due_us > NOT_RUN_US)
+		pool_not_run(s->pool);
 	look_at_watch(w);
+	replicas_round(s->replicas, w->holding);
+	if (w->holding)
+		look_for_silence(w);
 	if (now >= w->next_round_us) {
 		w->next_round_us = now + STATE_US;
 		every_second(w);
@@ -456,7 +546,9 @@ static bool statements(struct watcher *w)
 	statement_lit(&w->state_sql, "SELECT composure.catalog_state()");
 	statement_init(&w->sweep_sql, w->arena);
 	statement_lit(&w->sweep_sql, "SELECT composure.idem_sweep()");
-	if (!statement_finish(&w->sweep_sql))
+	statement_init(&w->follow_sql, w->arena);
+	statement_lit(&w->follow_sql, "SELECT composure.follow_tables()");
+	if (!statement_finish(&w->sweep_sql) || !statement_finish(&w->follow_sql))
 		return false;
 	statement_init(&w->catalog_sql, w->arena);
 	statement_lit(&w->catalog_sql, "SELECT composure.catalog()");
@@ -468,7 +560,7 @@ struct watcher *watcher_create(struct service *s)
 	struct watcher *w = calloc(1, sizeof *w);
 	if (!w)
 		return NULL;
-	const struct feed_owner owner = { on_changed, on_everything, on_polled, on_feed_failed, w };
+	const struct feed_owner owner = { on_changed, on_everything, on_telling, on_polled, on_feed_failed, w };
 	const struct feed_options options = { .interval_us = s->settings->feed_interval_ms * 1000 };
 	w->service = s;
 	w->tick.fire = on_tick;
@@ -495,6 +587,8 @@ void watcher_destroy(struct watcher *w)
 		pool_abandon(w->service->pool, &w->query);
 	if (w->sweeping)
 		pool_abandon(w->service->pool, &w->sweep);
+	if (w->following)
+		pool_abandon(w->service->pool, &w->follow);
 	rows_free(w->rows);
 	arena_destroy(w->arena);
 	buf_free(&w->state);

@@ -9,16 +9,23 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cache/flight.h"
+#include "cache/store.h"
 #include "exchange.h"
+#include "guard.h"
 #include "http/cgi.h"
 #include "http/fastcgi.h"
 #include "http/peer.h"
 #include "limiter.h"
+#include "recall.h"
+#include "replicas.h"
+#include "shm/progress.h"
 #include "watcher.h"
 
 enum {
@@ -61,6 +68,9 @@ static void instance_name(const struct settings *set, char out[17])
 	sha256_add(&h, view_make(set->dsn, strlen(set->dsn) + 1));
 	sha256_add(&h, view_make(set->mount, strlen(set->mount) + 1));
 	sha256_add(&h, view_make(set->search_path, strlen(set->search_path) + 1));
+	/* Only where there are some: without, the name is what it was before there were replicas. */
+	if (*set->read_dsn)
+		sha256_add(&h, view_of(set->read_dsn));
 	for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
 		const char *value = getenv(variables[i]);
 		value = value ? value : "";
@@ -79,14 +89,21 @@ static bool memory_open(struct service *s)
 	instance_name(set, instance);
 	(void)signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is then an error, and memory is not shared */
 	s->watch = watch_open(set->runtime_dir, instance);
-	s->region = region_open(&(struct region_options){ .folder = set->runtime_dir, .instance = instance });
+	s->region = region_open(&(struct region_options){
+		.folder = set->runtime_dir, .instance = instance, .store_bytes = (size_t)set->cache_bytes,
+	});
 	if (s->watch && s->region) {
 		s->published = published_open(s->region, AREA_CATALOG);
 		s->keys = keycache_open(s->region, s->watch, set->key_ttl_ms * 1000, set->key_grace_ms * 1000);
 	}
-	if (s->region)
+	if (s->region) {
 		s->limits = limits_open(s->region);
-	if (!s->published || !s->keys || !s->limits) {
+		s->store = store_open(s->region);
+		s->flights = flights_open(s->region);
+		s->breakers = breakers_open(s->region);
+		s->progress = progress_open(s->region);
+	}
+	if (!s->published || !s->keys || !s->limits || !s->store || !s->flights || !s->breakers) {
 		log_error("out of memory");
 		return false;
 	}
@@ -97,11 +114,21 @@ static bool memory_open(struct service *s)
 	return true;
 }
 
+/* For pauses with jitter: each process has its own. */
+static void seed_chance(void)
+{
+	unsigned seed;
+	if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed)
+		seed = (unsigned)clock_us() ^ (unsigned)getpid();
+	srandom(seed);
+}
+
 static bool service_open(struct service *s, const struct settings *set)
 {
 	if (!limiter_settings(set))
 		return false;
 	*s = (struct service){ .settings = set, .loop = loop_create() };
+	seed_chance();
 	if (!s->loop) {
 		log_error("no event loop: %s", strerror(errno));
 		return false;
@@ -111,21 +138,33 @@ static bool service_open(struct service *s, const struct settings *set)
 		log_error("the access log %s cannot be opened: %s", set->log, strerror(errno));
 		return false;
 	}
+	guard_terms(set, &s->server_terms, &s->resource_terms);
+	if (!memory_open(s))
+		return false;
+	guard_round(s);
+	s->primary = breaker_find(s->breakers, VIEW("postgresql"));
 	struct pool_options options = {
 		.conn = {
 			.dsn = set->dsn,
+			.positions = *set->read_dsn,
 			.pooled = strcmp(set->pooler, "transaction") == 0,
 			.connect_timeout_us = set->connect_timeout_ms * 1000,
 		},
 		.connections = (unsigned)set->connections,
+		.breaker = s->primary,
+		.breaker_terms = &s->server_terms,
 		.share_segments = set->share_segments,
 	};
 	s->pool = pool_create(s->loop, &options);
 	s->memo = keymemo_create();
-	if (!s->pool || !s->memo || !memory_open(s))
+	if (!s->pool || !s->memo)
+		return false;
+	s->replicas = replicas_create(s);
+	if (!s->replicas)
 		return false;
 	s->limiter = limiter_create(s);
-	s->watcher = s->limiter ? watcher_create(s) : NULL;
+	s->recaller = recaller_create(s);
+	s->watcher = s->limiter && s->recaller ? watcher_create(s) : NULL;
 	if (!s->watcher)
 		log_error("the worker cannot start");
 	return s->watcher;
@@ -133,10 +172,15 @@ static bool service_open(struct service *s, const struct settings *set)
 
 static void service_close(struct service *s)
 {
+	recaller_destroy(s->recaller);
 	watcher_destroy(s->watcher);
 	limiter_destroy(s->limiter);
+	replicas_destroy(s->replicas);
 	pool_destroy(s->pool);
 	keymemo_destroy(s->memo);
+	breakers_close(s->breakers);
+	flights_close(s->flights);
+	store_close(s->store);
 	limits_close(s->limits);
 	keycache_close(s->keys);
 	published_close(s->published);
@@ -482,8 +526,10 @@ int worker_region(const struct settings *set)
 {
 	char instance[17], why[256];
 	instance_name(set, instance);
-	struct region *r = region_view(&(struct region_options){ .folder = set->runtime_dir, .instance = instance }, why,
-	                               sizeof why);
+	const struct region_options options = {
+		.folder = set->runtime_dir, .instance = instance, .store_bytes = (size_t)set->cache_bytes,
+	};
+	struct region *r = region_view(&options, why, sizeof why);
 	if (!r) {
 		(void)fprintf(stderr, "composure: no shared memory: %s\n", why);
 		return EXIT_FAILURE;
@@ -491,6 +537,7 @@ int worker_region(const struct settings *set)
 	struct watch *w = watch_view(set->runtime_dir, instance, why, sizeof why);
 	struct published *p = published_open(r, AREA_CATALOG);
 	struct keycache *k = w ? keycache_open(r, w, 0, 0) : NULL;
+	struct store *st = store_open(r);
 	region_describe(r, stdout);
 	if (w)
 		watch_describe(w, stdout);
@@ -500,6 +547,14 @@ int worker_region(const struct settings *set)
 		published_describe(p, stdout);
 	if (k)
 		keycache_describe(k, stdout);
+	if (st)
+		store_describe(st, stdout);
+	struct breakers *b = breakers_open(r);
+	if (b)
+		breakers_describe(b, stdout);
+	progress_describe(progress_open(r), stdout);
+	breakers_close(b);
+	store_close(st);
 	keycache_close(k);
 	published_close(p);
 	watch_close(w);

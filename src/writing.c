@@ -15,6 +15,8 @@
 #include "config.h"
 
 #include "exchange.h"
+#include "recall.h"
+#include "replicas.h"
 #include "writing.h"
 
 #include <stdio.h>
@@ -32,19 +34,16 @@ enum {
 	BACKOFF_US = 4000,      /* before the second try; doubled each time, with jitter */
 	ASK_AGAIN_US = 20000,   /* for an outcome that is not known */
 	ASK_AGAIN_MAX_US = 250000,
+	HEAR_US = 250000,       /* patience with the change feed before a replay */
+	HEAR_AGAIN_US = 10000,
 };
 
 /* The owner's numbers of the statements of a trip. */
-enum { MARK_BEGIN, MARK_LOCK, MARK_WRITE, MARK_SAID, MARK_RECORD };
+enum { MARK_BEGIN, MARK_LOCK, MARK_WRITE, MARK_SAID, MARK_RECORD, MARK_NOTED };
 
 static struct writing *writing(const struct exchange *ex)
 {
 	return ex->write;
-}
-
-static bool reads(const struct exchange *ex)
-{
-	return ex->request.method == METHOD_GET || ex->request.method == METHOD_HEAD;
 }
 
 /* --- what the client prefers --- */
@@ -165,7 +164,7 @@ static enum status take_body(struct exchange *ex, struct view *detail)
 	if (w->kind == WRITE_DELETE)
 		return OK;
 	w->call.function = ex->function;
-	if (reads(ex))
+	if (exchange_reads(ex))
 		return call_take_params(&w->call, ex->arena, &w->params, detail);
 	struct view text = buf_view(&ex->body);
 	if (w->kind == WRITE_CALL && text.n == 0)
@@ -202,7 +201,7 @@ static enum status take_key(struct exchange *ex, struct view *detail)
 {
 	struct writing *w = writing(ex);
 	struct view header = ex->request.header[HEADER_IDEMPOTENCY_KEY];
-	if (reads(ex))
+	if (exchange_reads(ex))
 		return OK; /* it changes nothing */
 	if (!header.p) {
 		/* PUT and DELETE do the same thing twice without any. */
@@ -247,6 +246,19 @@ static bool code_may_run(const struct exchange *ex)
 	return ex->function || ex->resource->writing_runs_code;
 }
 
+/* What it changed beside: cascades, triggers, functions. An insertion where no code of the user's runs changes what the catalog
+ * says; else PostgreSQL tells what was noted, as part of the trip that commits. */
+static bool inserts_only(const struct exchange *ex)
+{
+	const struct writing *w = writing(ex);
+	return w->kind == WRITE_INSERT && !code_may_run(ex) && w->rows.resolution != RESOLVE_MERGE;
+}
+
+static bool asks_what_changed(const struct exchange *ex)
+{
+	return ex->catalog->keeps && !exchange_reads(ex) && !inserts_only(ex);
+}
+
 static bool one_trip(const struct exchange *ex)
 {
 	const struct writing *w = writing(ex);
@@ -269,7 +281,7 @@ static enum status prepare(struct exchange *ex, struct view *detail)
 		return st;
 	take_preconditions(ex);
 	if (w->kind == WRITE_CALL) {
-		if (!reads(ex) && w->params.n) {
+		if (!exchange_reads(ex) && w->params.n) {
 			*detail = VIEW("A call by POST takes its arguments in the body, and no parameters.");
 			return ERR_UNKNOWN_PARAMETER;
 		}
@@ -304,6 +316,10 @@ static void on_committed(void *context, struct tx *tx)
 	ex->rows = tx_take_rows(tx, MARK_WRITE);
 	rows_free(w->said);
 	w->said = tx_take_rows(tx, MARK_SAID);
+	if (!exchange_reads(ex)) {
+		replicas_wrote(ex, tx_position(tx));
+		recall_written(ex, inserts_only(ex) ? NULL : tx_rows(tx, MARK_NOTED));
+	}
 	ex->tx = NULL;
 	happened(ex, HAPPENED_COMMIT);
 }
@@ -317,7 +333,7 @@ static void on_failed(void *context, struct tx *tx, enum status status, int mark
 	ex->query_status = status;
 	ex->sqlstate[0] = '\0';
 	ex->error_message = w->error_column = VIEW_NONE;
-	if (error) {
+	if (error && !error->no_writes) {
 		memcpy(ex->sqlstate, error->sqlstate, sizeof ex->sqlstate);
 		ex->error_message = arena_copy(ex->arena, error->message);
 		w->error_column = arena_copy(ex->arena, error->column);
@@ -333,14 +349,16 @@ static void on_again(struct timer *t)
 
 static enum next attempt(struct exchange *ex)
 {
-	ex->for_all = reads(ex) && ex->function && ex->function->policy.is_public &&
+	ex->for_all = exchange_reads(ex) && ex->function && ex->function->policy.is_public &&
 	              function_may(ex->catalog, ex->function, ex->catalog->anonymous_role);
 	struct service *s = ex->service;
 	struct writing *w = writing(ex);
 	const struct tx_options options = {
 		.session = exchange_session(ex),
 		.deadline_us = ex->deadline_us,
-		.read_only = reads(ex),
+		.group = ex->group,
+		.read_only = exchange_reads(ex),
+		.position = *s->settings->read_dsn && !exchange_reads(ex),
 		.scrub = code_may_run(ex),
 	};
 	const struct tx_owner owner = { on_ready, on_committed, on_failed, ex };
@@ -453,6 +471,17 @@ static void ask_what_was_said(struct exchange *ex)
 	                " pg_catalog.current_setting('response.headers', true)", MARK_SAID);
 }
 
+/* As the worker itself: what is deferred has run before. */
+static void give_role_back(struct exchange *ex)
+{
+	tx_text(ex->tx, "SELECT pg_catalog.set_config('role', 'none', true)", -1);
+}
+
+static void ask_what_changed(struct exchange *ex)
+{
+	tx_text(ex->tx, "SELECT resource, keys, hard FROM composure.noted()", MARK_NOTED);
+}
+
 static enum next send_work(struct exchange *ex)
 {
 	struct writing *w = writing(ex);
@@ -483,6 +512,12 @@ static enum next send_work(struct exchange *ex)
 		ask_what_was_said(ex);
 	if (w->answered)
 		tx_statement(ex->tx, &w->record, MARK_RECORD);
+	if (whole && asks_what_changed(ex)) {
+		if (code_may_run(ex))
+			tx_text(ex->tx, "SET CONSTRAINTS ALL IMMEDIATE", -1);
+		give_role_back(ex);
+		ask_what_changed(ex);
+	}
 	if (whole)
 		tx_commit(ex->tx);
 	w->sent = true;
@@ -509,10 +544,12 @@ static enum next send_commit(struct exchange *ex)
 	}
 	w->stage = STAGE_COMMIT;
 	tx_trip(ex->tx);
-	if (has_key(w)) {
-		tx_text(ex->tx, "SELECT pg_catalog.set_config('role', 'none', true)", -1);
+	if (has_key(w) || asks_what_changed(ex))
+		give_role_back(ex);
+	if (has_key(w))
 		tx_statement(ex->tx, &record, MARK_RECORD);
-	}
+	if (asks_what_changed(ex))
+		ask_what_changed(ex);
 	tx_commit(ex->tx);
 	tx_send(ex->tx);
 	return WAIT;
@@ -619,7 +656,7 @@ static bool answer(struct exchange *ex, enum status *failed)
 	bool is_new = w->kind == WRITE_INSERT || w->stage == STAGE_INSERT;
 	if (w->kind == WRITE_CALL) {
 		response_restart(r, w->call.function->returns == RETURNS_VOID ? 204 : 200);
-		if (reads(ex))
+		if (exchange_reads(ex))
 			cache_headers(ex, &w->call.function->policy);
 		else
 			response_header(r, VIEW("Cache-Control"), VIEW("no-store"));
@@ -627,6 +664,8 @@ static bool answer(struct exchange *ex, enum status *failed)
 			response_header(r, VIEW("Content-Type"), VIEW("application/json"));
 		call_write(&r->body, &w->call, ex->rows);
 		said(ex);
+		if (exchange_reads(ex) && r->http == 200)
+			entity_tag(ex);
 		return true;
 	}
 	*failed = ERR_NOT_FOUND;
@@ -735,10 +774,18 @@ static enum next replay(struct exchange *ex)
 {
 	struct writing *w = writing(ex);
 	struct response *r = &ex->response;
+	int64_t now = clock_us();
 	if (ex->query_status != OK)
 		return w->unknown ? pause(ex, w->ask_again_us) : query_problem(ex);
 	if (!ex->rows || rows_count(ex->rows) != 1)
 		return pause(ex, BACKOFF_US); /* it was let go this moment: the key is free again */
+	/* What it changed went with whoever wrote it: the feed tells, and the client is to read nothing older afterwards. */
+	if (!w->replayed_us)
+		w->replayed_us = now;
+	if (ex->catalog->keeps && !recall_heard(ex, w->replayed_us) && now - w->replayed_us < HEAR_US)
+		return pause(ex, HEAR_AGAIN_US);
+	replicas_wrote(ex, ex->query.lsn); /* it was committed before it was found */
+	recall_written(ex, NULL);
 	response_restart(r, (int)rows_int(rows_value(ex->rows, 0, 0)));
 	bool with_tag;
 	struct view body = rows_value(ex->rows, 0, 2);

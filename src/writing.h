@@ -50,6 +50,7 @@ struct writing {
 	bool unknown;             /* a commit was sent whose answer never came */
 	unsigned tries;
 	int64_t ask_again_us;
+	int64_t replayed_us;      /* when the recorded answer was first read */
 	int failed_mark;
 	struct view error_column;
 	struct rows *said;

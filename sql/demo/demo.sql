@@ -199,10 +199,10 @@ SELECT composure.create_plan(p.name, rate => p.rate, burst => p.burst)
 SET LOCAL client_min_messages = error;
 SELECT composure.expose('public.' || r.name, methods => r.methods, cache => r.cache)
   FROM (VALUES
-         ('countries', '{GET}'::text[], 'public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600'),
-         ('currencies', '{GET}', 'public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600'),
-         ('users', NULL, 'stale-if-error=600'),
-         ('payments', NULL, 'stale-if-error=600')) r (name, methods, cache)
+         ('countries', '{GET}'::text[], 'ttl=300, public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600'),
+         ('currencies', '{GET}', 'ttl=300, public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600'),
+         ('users', NULL, 'ttl=30, stale-if-error=600'),
+         ('payments', NULL, 'ttl=30, stale-if-error=600')) r (name, methods, cache)
  WHERE NOT EXISTS (SELECT FROM composure.resource have WHERE have.name = r.name) \g /dev/null
 
 COMMIT;

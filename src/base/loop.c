@@ -21,7 +21,7 @@ struct slot {
 struct loop {
 	int epoll;
 	bool stopped;
-	int64_t now_us;
+	int64_t now_us, before_us; /* this wake-up, and the one before */
 
 	struct slot *slots;
 	unsigned n_slots;
@@ -50,6 +50,11 @@ int64_t loop_now_us(const struct loop *l)
 	return l->now_us;
 }
 
+int64_t loop_gap_us(const struct loop *l)
+{
+	return l->now_us - l->before_us;
+}
+
 struct loop *loop_create(void)
 {
 	struct loop *l = calloc(1, sizeof *l);
@@ -60,7 +65,7 @@ struct loop *loop_create(void)
 		free(l);
 		return NULL;
 	}
-	l->now_us = clock_us();
+	l->now_us = l->before_us = clock_us();
 	l->free_slot = l->retired_slot = NO_SLOT;
 	l->tasks_end = &l->tasks;
 	return l;
@@ -291,6 +296,7 @@ int loop_run(struct loop *l)
 		int n = epoll_wait(l->epoll, batch, BATCH, sleep_ms(l));
 		if (n < 0 && errno != EINTR)
 			return -1;
+		l->before_us = l->now_us;
 		l->now_us = clock_us();
 		for (int i = 0; i < n && !l->stopped; i++) {
 			struct io *io = l->slots[batch[i].data.u32].io;
@@ -312,4 +318,11 @@ int loop_run(struct loop *l)
 void loop_stop(struct loop *l)
 {
 	l->stopped = true;
+}
+
+int64_t epoch_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }

@@ -64,7 +64,14 @@ void loop_stop(struct loop *);
 /* The time at which this wake-up began: one clock read a wake-up. */
 int64_t loop_now_us(const struct loop *);
 
+/* How long ago the wake-up before began. Far more than any timer's time: the process did not run (it was stopped, or the machine
+ * is busy), and what came meanwhile is still to be read. */
+int64_t loop_gap_us(const struct loop *);
+
 /* The clock itself. */
 int64_t clock_us(void);
+
+/* The time of day: microseconds since 1970. */
+int64_t epoch_us(void);
 
 #endif

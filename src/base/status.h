@@ -53,7 +53,9 @@
 	X(ERR_DATABASE, 500, "database_error", "The database answered with an error")                           \
 	X(ERR_NOT_IMPLEMENTED, 501, "not_implemented", "The method is not known to this server")                \
 	X(ERR_OVERLOADED, 503, "overloaded", "The server has more work than it can take")                       \
+	X(ERR_CIRCUIT_OPEN, 503, "circuit_open", "Too many requests to this resource failed or took too long")     \
 	X(ERR_UNAVAILABLE, 503, "database_unavailable", "The database cannot be reached")                       \
+	X(ERR_NOT_CACHED, 504, "not_cached", "Nothing of it is kept, and only that was asked for")              \
 	X(ERR_DEADLINE, 504, "deadline_exceeded", "The answer was not ready within the deadline")               \
 	X(ERR_OUTCOME_UNKNOWN, 504, "outcome_unknown", "Whether the write took effect is not known")
 

@@ -27,9 +27,17 @@ enum generation_kind { GENERATION_SOFT, GENERATION_HARD };
 uint64_t generation_tag(struct view kind, struct view name);
 
 struct generation generation_read(const struct watch *, uint64_t tag);
+struct generation generation_read_all(const struct watch *); /* everybody's alone */
 void generation_bump(struct watch *, uint64_t tag, enum generation_kind);
 
-/* Everything that anybody remembers, hard. */
-void generation_bump_all(struct watch *);
+/* Rows of a resource changed: these, or (none) it may be any of them. What holds many rows hangs on the resource's tag, a
+ * row on its own and on that of all rows, which counts only where nobody said which. */
+uint64_t generation_of_resource(struct view resource);
+uint64_t generation_of_rows(struct view resource);
+uint64_t generation_of_row(struct view resource, struct view key);
+void generation_changed(struct watch *, struct view resource, const struct view *keys, unsigned n_keys, bool hard);
+
+/* Everything that anybody remembers. */
+void generation_bump_all(struct watch *, enum generation_kind);
 
 #endif

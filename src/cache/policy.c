@@ -33,12 +33,37 @@ static bool for_shared(struct view part)
 	return named(part, VIEW("public")) || named(part, VIEW("s-maxage"));
 }
 
-static struct directives read(struct view text, struct buf *all, struct buf *narrow)
+static int64_t seconds_us(struct view part)
+{
+	int64_t n = 0;
+	const char *digits = memchr(part.p, '=', part.n);
+	for (const char *c = digits ? digits + 1 : part.p + part.n; c < part.p + part.n && *c >= '0' && *c <= '9' && n < 1000000000; c++)
+		n = n * 10 + (*c - '0');
+	return n * 1000000;
+}
+
+/* What we take of it ourselves. True: it is for nobody else. */
+static bool own(struct view part, struct cache_policy *p)
+{
+	if (named(part, VIEW("stale-while-revalidate")))
+		p->revalidate_us = seconds_us(part);
+	else if (named(part, VIEW("stale-if-error")))
+		p->if_error_us = seconds_us(part);
+	else if (named(part, VIEW("min-fresh")))
+		p->min_fresh_us = seconds_us(part);
+	else if (named(part, VIEW("ttl")))
+		p->ttl_us = seconds_us(part);
+	else if (named(part, VIEW("max-lag")))
+		p->max_lag_us = seconds_us(part);
+	return named(part, VIEW("ttl")) || named(part, VIEW("min-fresh")) || named(part, VIEW("max-lag"));
+}
+
+static struct directives read(struct cache_policy *p, struct view text, struct buf *all, struct buf *narrow)
 {
 	struct directives d = { .is_public = false };
 	for (struct view part; view_split(&text, ',', &part);) {
 		part = view_trim(part);
-		if (named(part, VIEW("ttl")) || !part.n)
+		if (own(part, p) || !part.n)
 			continue;
 		d.is_public |= named(part, VIEW("public"));
 		d.says_how_long |= named(part, VIEW("max-age")) || named(part, VIEW("no-cache")) || named(part, VIEW("no-store"));
@@ -86,8 +111,9 @@ static struct view kept_private(struct arena *a, const struct directives *d, str
 bool cache_policy(struct cache_policy *p, struct arena *a, struct view text)
 {
 	struct buf all = BUF(CONTROL_MAX), narrow = BUF(CONTROL_MAX);
-	struct directives d = read(text, &all, &narrow);
-	*p = (struct cache_policy){ .is_public = d.is_public };
+	*p = (struct cache_policy){ .max_lag_us = -1 };
+	struct directives d = read(p, text, &all, &narrow);
+	p->is_public = d.is_public;
 	p->narrow = kept_private(a, &d, buf_view(&narrow));
 	p->control = d.is_public ? arena_copy(a, buf_view(&all)) : p->narrow;
 	if (d.is_public)

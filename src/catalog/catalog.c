@@ -70,6 +70,14 @@ static char get_char(struct reader *r, json_object *of, const char *name)
 	return v.n ? v.p[0] : '\0';
 }
 
+/* Absent: no. */
+static bool get_flag(json_object *of, const char *name)
+{
+	json_object *o = NULL;
+	json_object_object_get_ex(of, name, &o);
+	return json_object_get_type(o) == json_type_boolean && json_object_get_boolean(o);
+}
+
 static json_object *get_array(struct reader *r, json_object *of, const char *name, unsigned *n)
 {
 	json_object *o = get(r, of, name, json_type_array);
@@ -191,6 +199,41 @@ static enum idempotency read_idempotency(struct view v)
 	return view_eq(v, VIEW("none")) ? IDEMPOTENCY_NONE : IDEMPOTENCY_OPTIONAL;
 }
 
+static enum cache_scope read_scope(struct view v)
+{
+	if (view_eq(v, VIEW("public")))
+		return SCOPE_PUBLIC;
+	if (view_eq(v, VIEW("role")))
+		return SCOPE_ROLE;
+	return view_eq(v, VIEW("identity")) ? SCOPE_IDENTITY : SCOPE_NONE;
+}
+
+/* Absent: none. */
+static json_object *get_list(json_object *of, const char *name, unsigned *n)
+{
+	json_object *all = NULL;
+	bool there = json_object_object_get_ex(of, name, &all) && json_object_get_type(all) == json_type_array;
+	*n = there ? (unsigned)json_object_array_length(all) : 0;
+	return all;
+}
+
+static void read_touches(struct reader *r, struct resource *res, json_object *of)
+{
+	unsigned n;
+	json_object *all = get_list(of, "touches", &n);
+	res->touches = ARENA_ARRAY(r->catalog->arena, struct view, n);
+	for (unsigned i = 0; res->touches && i < n; i++)
+		res->touches[res->n_touches++] = text_of(r, json_object_array_get_idx(all, i));
+}
+
+static void read_optional(struct reader *r, struct resource *res, json_object *of)
+{
+	unsigned n;
+	json_object *all = get_list(of, "optional", &n);
+	for (unsigned i = 0; res->columns && i < n; i++)
+		res->columns[column_index(r, res, text_of(r, json_object_array_get_idx(all, i)))].optional = true;
+}
+
 static void read_resource(struct reader *r, struct resource *res, json_object *o)
 {
 	struct view schema = quote_identifier(r->catalog->arena, get_text(r, o, "schema"));
@@ -213,9 +256,15 @@ static void read_resource(struct reader *r, struct resource *res, json_object *o
 		.writing_runs_code = get_bool(r, o, "writing_runs_code"),
 		.exact_count = get_bool(r, o, "exact_count"),
 		.regular_expressions = get_bool(r, o, "regular_expressions"),
+		.partial = get_flag(o, "partial"),
 	};
 	r->broken |= !cache_policy(&res->policy, r->catalog->arena, get_optional(r, o, "cache"));
+	res->scope = read_scope(get_optional(r, o, "scope"));
+	res->ttl_bound_us = get_int_or(o, "ttl_bound_ms", 0) * 1000;
+	r->catalog->keeps |= res->policy.ttl_us > 0;
+	read_touches(r, res, o);
 	read_columns(r, res, o);
+	read_optional(r, res, o);
 	read_key(r, res, o);
 	read_order(r, res, o);
 	read_privileges(r, res, o);
@@ -425,6 +474,9 @@ static void read_function(struct reader *r, struct function *f, json_object *o)
 		.may = read_roles(r, o, "roles"),
 	};
 	r->broken |= !cache_policy(&f->policy, c->arena, get_optional(r, o, "cache"));
+	f->scope = read_scope(get_optional(r, o, "scope"));
+	f->ttl_bound_us = get_int_or(o, "ttl_bound_ms", 0) * 1000;
+	c->keeps |= f->policy.ttl_us > 0;
 	read_arguments(r, f, o);
 }
 
@@ -499,6 +551,7 @@ struct catalog *catalog_parse(struct view json, const char **why)
 	struct reader r = { .catalog = c };
 	if (o)
 		read_catalog(&r, o);
+	siphash_of(c->tag_key, json, c->digest);
 	bool good = o && !r.broken && !arena_full(c->arena);
 	json_object_put(o);
 	if (tok)

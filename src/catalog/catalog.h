@@ -34,6 +34,7 @@ struct column {
 	char type_kind;       /* pg_type.typtype of the base type: b, e, c, r, m */
 	char category;        /* pg_type.typcategory of the base type */
 	bool not_null, hidden, read_only, has_default, generated, sortable, nondeterministic;
+	bool optional;        /* a partial answer may come without it */
 };
 
 struct order_term {
@@ -44,6 +45,14 @@ struct order_term {
 enum idempotency { IDEMPOTENCY_NONE, IDEMPOTENCY_OPTIONAL, IDEMPOTENCY_REQUIRED };
 
 enum privilege { PRIVILEGE_SELECT, PRIVILEGE_INSERT, PRIVILEGE_UPDATE, PRIVILEGE_DELETE, PRIVILEGE_COUNT };
+
+/* Who may share an answer in our store. */
+enum cache_scope {
+	SCOPE_NONE,     /* it is not kept */
+	SCOPE_IDENTITY, /* nobody */
+	SCOPE_ROLE,     /* those of one role */
+	SCOPE_PUBLIC,   /* all */
+};
 
 struct resource {
 	struct view name;
@@ -59,6 +68,10 @@ struct resource {
 	unsigned n_order;
 	int page_default, page_max;
 	struct cache_policy policy;
+	enum cache_scope scope;
+	int64_t ttl_bound_us;   /* 0: every change is seen; else the longest that an answer may live */
+	struct view *touches;   /* resources that read what an insertion into this one writes, and have a ttl */
+	unsigned n_touches;
 	int cost_read, cost_write;
 	enum idempotency idempotency;
 	int owner;              /* column that holds the tenant, or -1 */
@@ -66,6 +79,7 @@ struct resource {
 	bool rls;
 	bool reading_runs_code, writing_runs_code; /* of the user's, that may leave something in the session */
 	bool exact_count, regular_expressions; /* may be asked for */
+	bool partial;           /* an answer may be partial where the client does not say so, too */
 	uint64_t *may[PRIVILEGE_COUNT]; /* bit sets over the catalog's roles */
 };
 
@@ -104,6 +118,8 @@ struct function {
 	enum idempotency idempotency;
 	int64_t deadline_us;    /* 0: the worker's */
 	struct cache_policy policy;
+	enum cache_scope scope;
+	int64_t ttl_bound_us;   /* as a resource's */
 	uint64_t *may;          /* bit set over the catalog's roles: who may call it */
 };
 
@@ -113,6 +129,8 @@ struct catalog {
 	int64_t version;
 	struct view installation_id;
 	unsigned char secret[32]; /* of the installation: signs key ids */
+	uint8_t digest[SIPHASH_BYTES];      /* of its text: what was made under another one is not this one's */
+	bool keeps;                         /* something in it has a ttl */
 	uint8_t tag_key[SIPHASH_KEY_BYTES]; /* made of it: for entity tags */
 	struct view anonymous_role; /* absent: anonymous requests run as the worker itself */
 	/* ", a, b": schemas of types that bring operators of their own (citext in a schema for extensions), to stand at the end

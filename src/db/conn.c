@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "db/hosts.h"
 #include "db/resolve.h"
 
 enum { NAMES_MAX = 256, NAMES_SLOTS = 512 }; /* prepared statements a connection keeps */
@@ -19,7 +20,9 @@ enum { NAMES_MAX = 256, NAMES_SLOTS = 512 }; /* prepared statements a connection
 /* Marks in segment.command, beside statement numbers. */
 enum { COMMAND_SETTINGS = -1, COMMAND_PREPARE = -2 };
 
-enum conn_state { CLOSED, RESOLVING, CONNECTING, READY };
+enum conn_state { CLOSED, OPENING, RESOLVING, STARTING, CONNECTING, READY };
+
+enum { WHY_MAX = 512 };
 
 struct conn {
 	enum conn_state state;
@@ -32,6 +35,11 @@ struct conn {
 	struct timer timeout;      /* of connecting */
 	struct task broken;        /* libpq refused a call: close from the loop */
 	struct resolve *resolving;
+	struct hosts hosts;        /* whom to ask, */
+	unsigned tried, turns;     /* how many were asked since conn_open(), and how many are at most, */
+	int64_t open_until_us;     /* until when, */
+	char why[WHY_MAX];         /* and why it was in vain */
+	bool no_writes;            /* the server turned out to take none */
 	bool reading;              /* inside the result walk */
 
 	struct segment *head, **tail;
@@ -48,16 +56,23 @@ struct conn {
 static const char SETTINGS_NAME[] = "composure_settings";
 
 /* One statement for all of it. Role first: a role that may not be taken fails before anything else is done. */
-static const char SETTINGS[] =
-	"SELECT pg_catalog.set_config('role', $1, true),"
-	" pg_catalog.set_config('composure.key_id', $2, true),"
-	" pg_catalog.set_config('composure.tenant', $3, true),"
-	" pg_catalog.set_config('composure.request_id', $4, true),"
-	" pg_catalog.set_config('search_path', $5, true),"
-	" pg_catalog.set_config('statement_timeout', $6, true),"
-	" pg_catalog.set_config('transaction_read_only', $7, true)";
+#define SETTINGS                                                    \
+	"SELECT pg_catalog.set_config('role', $1, true),"           \
+	" pg_catalog.set_config('composure.key_id', $2, true),"     \
+	" pg_catalog.set_config('composure.tenant', $3, true),"     \
+	" pg_catalog.set_config('composure.request_id', $4, true)," \
+	" pg_catalog.set_config('search_path', $5, true),"          \
+	" pg_catalog.set_config('statement_timeout', $6, true),"    \
+	" pg_catalog.set_config('transaction_read_only', $7, true)"
 
-enum { SETTINGS_PARAMS = 7, TEXT_OID = 25 };
+static const char settings[] = SETTINGS;
+
+/* How far the log has come is read before the snapshot of what follows: that sees all of it, and perhaps more. */
+static const char settings_and_position[] = SETTINGS
+	", CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()"
+	" ELSE pg_catalog.pg_current_wal_insert_lsn() END";
+
+enum { SETTINGS_PARAMS = 7, TEXT_OID = 25, POSITION = SETTINGS_PARAMS };
 
 /* What a worker's session needs, whatever the database's defaults; behind a pooler the role carries them
  * (ALTER ROLE ... SET, done by the migrations). */
@@ -106,6 +121,7 @@ static void tear_down(struct conn *c)
 	loop_undefer(c->loop, &c->broken);
 	PQfinish(c->pg);
 	c->pg = NULL;
+	hosts_free(&c->hosts);
 	c->state = CLOSED;
 	c->forget = c->deallocating = false;
 	names_clear(c);
@@ -135,7 +151,7 @@ void conn_close(struct conn *c, struct view why)
 {
 	if (c->state == CLOSED)
 		return;
-	char reason[256];
+	char reason[WHY_MAX];
 	int n = snprintf(reason, sizeof reason, "%.*s", VIEW_ARG(why));
 	tear_down(c);
 	/* Owners may open and send again from done(): only what was out before is lost. */
@@ -173,6 +189,11 @@ const struct segment *conn_head(const struct conn *c)
 unsigned conn_segments(const struct conn *c)
 {
 	return c->n_segments;
+}
+
+bool conn_took_no_writes(const struct conn *c)
+{
+	return c->no_writes;
 }
 
 int conn_server_version(const struct conn *c)
@@ -221,112 +242,157 @@ static const char *option_value(const PQconninfoOption *all, const char *name)
 	return NULL;
 }
 
-static void start(struct conn *c, const char *host, const char *hostaddr, const char *port)
+/* libpq looks at two lists for prefer-standby: at one server it takes whatever that is. Ours is asked once for a standby, and
+ * then for anything. */
+static const char *attributes_of(const struct conn *c, const PQconninfoOption *given)
 {
-	char *wrong = NULL;
-	PQconninfoOption *given = PQconninfoParse(c->options.dsn, &wrong);
-	if (!given) {
-		struct view why = first_line(wrong ? wrong : "out of memory");
-		conn_close(c, why);
-		PQfreemem(wrong);
-		return;
-	}
+	const char *wanted = option_value(given, "target_session_attrs");
+	if (!wanted || c->hosts.n < 2 || strcmp(wanted, "prefer-standby") != 0)
+		return NULL;
+	return c->tried < c->hosts.n ? "standby" : "any";
+}
+
+static void connect_to(struct conn *c, const PQconninfoOption *given, const struct host *host)
+{
 	struct keywords k = { .n = 0 };
 	keyword(&k, "fallback_application_name", "composure");
 	keyword(&k, "gssencmode", "disable"); /* its negotiation looks names up and may block */
 	for (const PQconninfoOption *o = given; o->keyword; o++)
 		if (o->val)
 			keyword(&k, o->keyword, o->val);
-	if (hostaddr) {
-		keyword(&k, "host", host);
-		keyword(&k, "hostaddr", hostaddr);
-		keyword(&k, "port", port);
+	if (host) {
+		keyword(&k, "host", host->host);
+		keyword(&k, "hostaddr", host->hostaddr);
+		keyword(&k, "port", host->port);
 	}
+	const char *attributes = attributes_of(c, given);
+	if (attributes)
+		keyword(&k, "target_session_attrs", attributes);
 	keyword(&k, "client_encoding", "UTF8");
 	if (!c->options.pooled) {
 		const char *theirs = option_value(given, "options");
 		(void)snprintf(k.options, sizeof k.options, "%s %s", SESSION_OPTIONS, theirs ? theirs : "");
 		keyword(&k, "options", k.options);
 	}
-	c->state = CONNECTING;
 	c->pg = PQconnectStartParams(k.name, k.value, 0);
+}
+
+/* This server will not do: the next one, or that was all. */
+static void next_host(struct conn *c, struct view why)
+{
+	size_t n = strlen(c->why);
+	(void)snprintf(c->why + n, sizeof c->why - n, "%s%.*s", n ? "; " : "", VIEW_ARG(why));
+	if (++c->tried >= c->turns || loop_now_us(c->loop) >= c->open_until_us) {
+		conn_close(c, view_of(c->why));
+		return;
+	}
+	loop_io_stop(c->loop, &c->io);
+	PQfinish(c->pg);
+	c->pg = NULL;
+	c->state = STARTING;
+	loop_defer(c->loop, &c->broken);
+}
+
+static unsigned host_number(const struct conn *c)
+{
+	return ((c->options.first ? *c->options.first : 0) + c->tried) % c->hosts.n;
+}
+
+/* The one whose turn it is, for its share of what is left. */
+static void start(struct conn *c)
+{
+	char *wrong = NULL;
+	PQconninfoOption *given = PQconninfoParse(c->options.dsn, &wrong);
+	struct host host;
+	if (!given) {
+		conn_close(c, first_line(wrong ? wrong : "out of memory"));
+		PQfreemem(wrong);
+		return;
+	}
+	int64_t now = loop_now_us(c->loop);
+	const char *wanted = option_value(given, "target_session_attrs");
+	bool twice = c->hosts.n > 1 && wanted && strcmp(wanted, "prefer-standby") == 0;
+	c->turns = c->hosts.n ? c->hosts.n * (twice ? 2 : 1) : 1;
+	loop_timer_set(c->loop, &c->timeout, now + (c->open_until_us - now) / (c->turns - c->tried));
+	c->state = CONNECTING;
+	if (c->hosts.n && !hosts_at(&c->hosts, host_number(c), &host)) {
+		PQconninfoFree(given);
+		next_host(c, VIEW("a host name in the DSN is too long"));
+		return;
+	}
+	connect_to(c, given, c->hosts.n ? &host : NULL);
 	PQconninfoFree(given);
 	if (!c->pg || PQstatus(c->pg) == CONNECTION_BAD) {
-		conn_close(c, first_line(c->pg ? PQerrorMessage(c->pg) : "out of memory"));
+		next_host(c, first_line(c->pg ? PQerrorMessage(c->pg) : "out of memory"));
 		return;
 	}
 	PQsetNoticeProcessor(c->pg, ignore_notice, NULL);
 	if (loop_io_start(c->loop, &c->io, PQsocket(c->pg), LOOP_WRITE, false) < 0)
-		conn_close(c, VIEW("its socket cannot be watched"));
+		next_host(c, VIEW("its socket cannot be watched"));
 }
 
 static void on_resolved(void *context, const char *host, const char *hostaddr, const char *port)
 {
 	struct conn *c = context;
 	c->resolving = NULL;
-	if (hostaddr)
-		start(c, host, hostaddr, port);
-	else
+	if (!hostaddr)
 		conn_close(c, VIEW("the host name in the DSN has no address"));
-}
-
-/* The host list may come from the DSN or the environment (PGHOST): libpq's defaults know. Absent: its default socket. */
-static char *hosts_of(const char *dsn, char **ports)
-{
-	char *hosts = NULL;
-	*ports = NULL;
-	PQconninfoOption *given = PQconninfoParse(dsn, NULL), *defaults = PQconndefaults();
-	const char *host = option_value(given, "host"), *port = option_value(given, "port");
-	if (!host)
-		host = option_value(defaults, "host");
-	if (!port)
-		port = option_value(defaults, "port");
-	if (given && !option_value(given, "hostaddr") && resolve_needed(host)) {
-		hosts = strdup(host);
-		*ports = port ? strdup(port) : NULL;
-	}
-	PQconninfoFree(given);
-	PQconninfoFree(defaults);
-	return hosts;
+	else if (!hosts_set(&c->hosts, host, hostaddr, port))
+		conn_close(c, VIEW("out of memory"));
+	else
+		start(c);
 }
 
 /* Deferred, so that a connection that fails at once does not call its owner from within conn_open(). */
 static void on_open(struct conn *c)
 {
-	char *ports;
-	char *hosts = hosts_of(c->options.dsn, &ports);
-	if (hosts) {
-		c->resolving = resolve_start(c->loop, hosts, ports, on_resolved, c);
-		if (!c->resolving)
-			conn_close(c, VIEW("no thread for the name look-up"));
-	} else {
-		start(c, NULL, NULL, NULL);
+	if (!hosts_read(&c->hosts, c->options.dsn)) {
+		conn_close(c, VIEW("out of memory"));
+		return;
 	}
-	free(hosts);
-	free(ports);
+	if (c->hosts.hostaddr || !resolve_needed(c->hosts.host)) {
+		start(c);
+		return;
+	}
+	c->state = RESOLVING;
+	c->resolving = resolve_start(c->loop, c->hosts.host, c->hosts.port, on_resolved, c);
+	if (!c->resolving)
+		conn_close(c, VIEW("no thread for the name look-up"));
 }
 
 void conn_open(struct conn *c)
 {
 	assert(c->state == CLOSED);
-	c->state = RESOLVING;
-	loop_timer_set(c->loop, &c->timeout, loop_now_us(c->loop) + c->options.connect_timeout_us);
+	c->state = OPENING;
+	c->tried = 0;
+	c->why[0] = '\0';
+	c->no_writes = false;
+	c->open_until_us = loop_now_us(c->loop) + c->options.connect_timeout_us;
+	loop_timer_set(c->loop, &c->timeout, c->open_until_us);
 	loop_defer(c->loop, &c->broken);
 }
 
-/* One task serves both: it opens what is to be opened and closes what is broken. */
+/* One task serves all: it opens what is to be opened and closes what is broken. */
 static void on_broken(struct task *t)
 {
 	struct conn *c = CONTAINER_OF(t, struct conn, broken);
-	if (c->state == RESOLVING)
+	if (c->state == OPENING)
 		on_open(c);
+	else if (c->state == STARTING)
+		start(c);
+	else if (c->no_writes)
+		conn_close(c, VIEW("the server takes no writes: it is a replica, or has become one"));
 	else
 		conn_close(c, first_line(PQerrorMessage(c->pg)));
 }
 
 static void on_timeout(struct timer *t)
 {
-	conn_close(CONTAINER_OF(t, struct conn, timeout), VIEW("connecting took too long"));
+	struct conn *c = CONTAINER_OF(t, struct conn, timeout);
+	if (c->state == CONNECTING)
+		next_host(c, VIEW("connecting took too long"));
+	else
+		conn_close(c, VIEW("connecting took too long"));
 }
 
 static void opened(struct conn *c)
@@ -336,18 +402,21 @@ static void opened(struct conn *c)
 		conn_close(c, first_line(PQerrorMessage(c->pg)));
 		return;
 	}
+	if (c->options.first && c->hosts.n)
+		*c->options.first = host_number(c);
+	c->tried = 0;
 	c->state = READY;
 	c->owner.ready(c->owner.context, c);
 }
 
 /* With several addresses libpq may close one socket and open the next under the same number: the kernel has then
- * forgotten the old watch, so it is always begun anew. */
+ * forgotten the old watch, so it is always begun anew. (A string of one host that libpq alone can read may have them.) */
 static void connect_step(struct conn *c)
 {
 	PostgresPollingStatusType next = PQconnectPoll(c->pg);
 	loop_io_stop(c->loop, &c->io);
 	if (next == PGRES_POLLING_FAILED) {
-		conn_close(c, first_line(PQerrorMessage(c->pg)));
+		next_host(c, first_line(PQerrorMessage(c->pg)));
 		return;
 	}
 	unsigned events = next == PGRES_POLLING_WRITING ? LOOP_WRITE : LOOP_READ;
@@ -378,9 +447,11 @@ void conn_begin(struct conn *c, struct segment *s)
 {
 	s->next = NULL;
 	s->n_statements = 0;
+	s->lsn = 0;
 	s->n_commands = s->at = 0;
 	s->failed = false;
 	s->failed_at = -1;
+	s->writes = false;
 	s->error_result = NULL;
 	s->head_since_us = loop_now_us(c->loop);
 	*c->tail = s;
@@ -400,6 +471,7 @@ static const char *terminated(char *room, size_t size, struct view v)
 
 void conn_settings(struct conn *c, struct segment *s, const struct session *who, int64_t timeout_ms, bool read_only)
 {
+	s->writes = !read_only;
 	char room[5][SESSION_VALUE_MAX + 1], digits[DECIMAL_MAX], timeout[DECIMAL_MAX + 1];
 	(void)terminated(timeout, sizeof timeout, decimal(timeout_ms < 1 ? 1 : (uint64_t)timeout_ms, digits));
 	const char *values[SETTINGS_PARAMS] = {
@@ -412,13 +484,14 @@ void conn_settings(struct conn *c, struct segment *s, const struct session *who,
 		read_only ? "on" : "off",
 	};
 	static const Oid types[SETTINGS_PARAMS] = { TEXT_OID, TEXT_OID, TEXT_OID, TEXT_OID, TEXT_OID, TEXT_OID, TEXT_OID };
+	const char *text = c->options.positions ? settings_and_position : settings;
 	if (c->options.pooled) {
-		command_add(c, s, PQsendQueryParams(c->pg, SETTINGS, SETTINGS_PARAMS, types, values, NULL, NULL, 1),
+		command_add(c, s, PQsendQueryParams(c->pg, text, SETTINGS_PARAMS, types, values, NULL, NULL, 1),
 		            COMMAND_SETTINGS);
 		return;
 	}
 	if (!c->settings_prepared) {
-		command_add(c, s, PQsendPrepare(c->pg, SETTINGS_NAME, SETTINGS, SETTINGS_PARAMS, types), COMMAND_PREPARE);
+		command_add(c, s, PQsendPrepare(c->pg, SETTINGS_NAME, text, SETTINGS_PARAMS, types), COMMAND_PREPARE);
 		c->settings_prepared = true;
 	}
 	command_add(c, s, PQsendQueryPrepared(c->pg, SETTINGS_NAME, SETTINGS_PARAMS, values, NULL, NULL, 1),
@@ -510,6 +583,18 @@ static struct view field(const PGresult *r, int code)
 	return view_of(PQresultErrorField(r, code));
 }
 
+static bool sqlstate_is(const struct segment *s, const char *state)
+{
+	return strcmp(s->error.sqlstate, state) == 0;
+}
+
+/* A write on a server in recovery, or a read-only one, fails of its settings, or of itself. */
+static bool says_no_writes(const struct segment *s)
+{
+	bool of_settings = s->at < s->n_commands && s->command[s->at] == COMMAND_SETTINGS;
+	return s->writes && (sqlstate_is(s, "25006") || (of_settings && (sqlstate_is(s, "25001") || sqlstate_is(s, "0A000"))));
+}
+
 /* Keeps the first error of the segment, and the result that its words lie in. Takes r over. */
 static void segment_error(struct segment *s, PGresult *r)
 {
@@ -538,11 +623,7 @@ static void segment_error(struct segment *s, PGresult *r)
 		memcpy(s->error.sqlstate, state.p, 5);
 	if (!s->error.message.p)
 		s->error.message = first_line(PQresultErrorMessage(r));
-}
-
-static bool sqlstate_is(const struct segment *s, const char *state)
-{
-	return strcmp(s->error.sqlstate, state) == 0;
+	s->error.no_writes = says_no_writes(s);
 }
 
 /* Names that this segment was to prepare are not there when it failed before; a statement that somebody deallocated,
@@ -557,6 +638,15 @@ static bool must_forget(const struct segment *s)
 	return false;
 }
 
+/* The next connection is to be another server's. */
+static void renounce(struct conn *c)
+{
+	if (!c->no_writes && c->options.first)
+		++*c->options.first;
+	c->no_writes = true;
+	broken(c);
+}
+
 static void segment_end(struct conn *c)
 {
 	struct segment *s = segment_pop(c);
@@ -564,10 +654,18 @@ static void segment_end(struct conn *c)
 		c->head->head_since_us = loop_now_us(c->loop);
 	if (s->failed && must_forget(s))
 		c->forget = true;
+	if (s->failed && s->error.no_writes)
+		renounce(c);
 	PGresult *held = s->error_result;
 	s->error_result = NULL;
 	s->done(s, s->failed ? SEGMENT_FAILED : SEGMENT_DONE, s->failed_at, s->failed ? &s->error : NULL);
 	PQclear(held);
+}
+
+static void take_position(struct segment *s, const PGresult *r)
+{
+	if (PQntuples(r) == 1 && PQnfields(r) > POSITION && PQgetlength(r, 0, POSITION) == sizeof s->lsn)
+		s->lsn = (uint64_t)rows_int(view_make(PQgetvalue(r, 0, POSITION), sizeof s->lsn));
 }
 
 static void take_result(struct conn *c, PGresult *r)
@@ -586,7 +684,9 @@ static void take_result(struct conn *c, PGresult *r)
 		segment_error(s, r);
 		return;
 	default:
-		if (s->at < s->n_commands && s->command[s->at] >= 0 && !s->failed)
+		if (s->at < s->n_commands && s->command[s->at] == COMMAND_SETTINGS)
+			take_position(s, r);
+		else if (s->at < s->n_commands && s->command[s->at] >= 0 && !s->failed)
 			kept = s->rows(s, (unsigned)s->command[s->at], (struct rows *)(void *)r);
 	}
 	if (!kept)

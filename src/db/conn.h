@@ -22,8 +22,10 @@ struct conn;
 
 struct conn_options {
 	const char *dsn;           /* libpq's keyword string or URI; outlives the conn */
+	bool positions;            /* each segment says how far its server's log has come: segment.lsn */
 	bool pooled;               /* a transaction pooler stands between: no named statements, no start-up options */
-	int64_t connect_timeout_us; /* of one attempt, name look-up included */
+	int64_t connect_timeout_us; /* of one attempt, name look-up included; where there are several servers, for all of them */
+	unsigned *first;           /* of several, the one to begin with, as what worked last left it; may be NULL */
 };
 
 /* Who a segment runs as. Absent views become ''; an absent role is the connection's own. */
@@ -49,11 +51,12 @@ struct segment {
 	void (*done)(struct segment *, enum segment_end, int failed, const struct db_error *error);
 
 	unsigned n_statements;
+	uint64_t lsn; /* what was replayed, or on a primary written, before its first statement; 0: not asked for, or not known */
 	/* conn's own */
 	struct segment *next;
 	int8_t command[2 + 2 * SEGMENT_STATEMENTS_MAX]; /* what each libpq command is: statement number or a mark */
 	uint8_t n_commands, at, failed_command;
-	bool failed;
+	bool failed, writes;
 	int failed_at;
 	struct db_error error;
 	void *error_result; /* holds what error points into */
@@ -95,6 +98,9 @@ void conn_sync(struct conn *, struct segment *);
 /* Segments that are out, oldest first; NULL when none is. */
 const struct segment *conn_head(const struct conn *);
 unsigned conn_segments(const struct conn *);
+
+/* It was, or is about to be, closed because its server refused to write. Until conn_open(). */
+bool conn_took_no_writes(const struct conn *);
 
 /* What the server says it is: 150018; 0 while not connected. */
 int conn_server_version(const struct conn *);

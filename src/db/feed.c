@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/log.h"
 
 enum {
@@ -16,12 +17,16 @@ enum {
 	CLEAN_US = 5000000,      /* and with one deletion */
 	SECOND_US = 1000000,     /* between two snapshots to delete by, and so between two deletions */
 	PAUSE_MAX_US = 500000,   /* between two polls that fail */
+	CHAIN_MAX = 1 << 20,
 	CLEAN_FULL = 20000,      /* rows that composure.feed_clean() deletes at most */
 	ARENA_BYTES = 8 << 20,   /* a snapshot has up to 21 bytes for each transaction that runs */
 	EPOCH_MAX = 200,
 };
 
-enum { SNAPSHOT, EPOCH, GONE, RESOURCE, KEYS, COLUMNS };
+#define RESTARTED VIEW("PostgreSQL was restarted")
+#define REPLACED VIEW("PostgreSQL crashed or was replaced")
+
+enum { SNAPSHOT, EPOCH, GONE, RESOURCE, KEYS, HARD, LSN, COLUMNS };
 
 /* A statement of ours and its way through the pool. */
 struct ask {
@@ -51,10 +56,13 @@ struct feed {
 	struct ask poll; /* or feed_begin() */
 	struct timer timer; /* the next poll; while one is out, the end of patience with it */
 	int64_t asked_us, polled_us; /* the poll that is out; the last that succeeded */
+	int64_t waits_since_us;      /* of the polls since then the first that went out; 0: none did */
+	bool succeeded;              /* one did, since it was started */
 	int64_t pause_us; /* after a failure; 0 after a success */
 	char *snapshot; /* of the last poll; NULL: begin anew */
 	struct view anew; /* why there is none */
 	char epoch[EPOCH_MAX];
+	struct buf chain; /* see feed_chain() */
 
 	struct ask clean;
 	struct mark *marks, **last_mark; /* one a second, oldest first */
@@ -93,6 +101,7 @@ static bool ask_submit(struct ask *a, bool write, int64_t patience_us,
 		.statement = &a->statement,
 		.deadline_us = loop_now_us(f->loop) + patience_us,
 		.write = write,
+		.vital = true,
 		.rows = on_rows,
 		.done = done,
 	};
@@ -245,37 +254,48 @@ static void next_poll(struct feed *f)
 	loop_timer_set(f->loop, &f->timer, due > soonest ? due : soonest);
 }
 
+/* An epoch is the feed's id, its table and its database, and when PostgreSQL was started: all but the last is the same when it was
+ * shut down in good order, which is the only case in which an UNLOGGED table keeps its rows. */
+static bool same_feed(struct view a, struct view b)
+{
+	struct view one, other;
+	for (int part = 0; part < 3; part++)
+		if (!view_split(&a, '.', &one) || !view_split(&b, '.', &other) || !view_eq(one, other) || !a.p || !b.p)
+			return false;
+	return true;
+}
+
 /* What breaks the chain from the last snapshot to this one; absent when it holds. */
 static struct view broken(const struct feed *f, const struct rows *rows, int64_t now)
 {
 	if (!f->snapshot)
 		return f->anew;
 	uint64_t before = xmax_of(view_of(f->snapshot));
-	if (!view_eq(rows_value(rows, 0, EPOCH), view_of(f->epoch)) || xmax_of(rows_value(rows, 0, SNAPSHOT)) < before)
-		return VIEW("PostgreSQL was restarted or replaced");
+	bool same = view_eq(rows_value(rows, 0, EPOCH), view_of(f->epoch));
+	if ((!same && !same_feed(rows_value(rows, 0, EPOCH), view_of(f->epoch))) || xmax_of(rows_value(rows, 0, SNAPSHOT)) < before)
+		return REPLACED;
 	if (number_at(rows_value(rows, 0, GONE)) >= before)
 		return VIEW("changes were deleted before they were read");
 	if (rows_count(rows) - 1 > FEED_CHANGES_MAX)
 		return VIEW("more changed at once than is read one by one");
 	if (now - f->polled_us > f->options.retention_us / 2)
 		return VIEW("the last poll was long ago");
-	return VIEW_NONE;
+	return same ? VIEW_NONE : RESTARTED;
 }
 
 static void tell_change(struct feed *f, const struct rows *rows, int row)
 {
-	struct view resource = rows_value(rows, row, RESOURCE), listed = rows_value(rows, row, KEYS), keys[FEED_KEYS_MAX];
+	struct view hard = rows_value(rows, row, HARD);
+	struct view resource = rows_value(rows, row, RESOURCE), keys[FEED_KEYS_MAX];
 	if (view_eq(resource, VIEW("@all"))) {
-		f->owner.everything(f->owner.context, VIEW("rights changed"));
+		f->owner.everything(f->owner.context, VIEW("rights changed"), true);
 		return;
 	}
-	/* What cannot be read as a list of keys may be any of them. */
-	int n = rows_array(&listed);
-	bool all = n < 0 || n > FEED_KEYS_MAX;
-	for (int i = 0; !all && i < n; i++)
-		all = !rows_array_next(&listed, &keys[i]);
-	if (all || n > 0)
-		f->owner.changed(f->owner.context, resource, all ? NULL : keys, all ? 0 : (unsigned)n);
+	unsigned n = rows_texts(rows_value(rows, row, KEYS), keys, FEED_KEYS_MAX);
+	bool all = n == ROWS_ANY;
+	if (n > 0)
+		f->owner.changed(f->owner.context, resource, all ? NULL : keys, all ? 0 : n,
+		                 hard.n == 1 && hard.p[0]);
 }
 
 /* The chain goes on from here before anything is told, so that a callback may stop the feed. */
@@ -293,6 +313,8 @@ static void tell(struct feed *f, const struct rows *rows)
 	f->snapshot = snapshot;
 	(void)snprintf(f->epoch, sizeof f->epoch, "%.*s", VIEW_ARG(rows_value(rows, 0, EPOCH)));
 	f->polled_us = asked;
+	f->waits_since_us = 0;
+	f->succeeded = true;
 	f->pause_us = 0;
 	next_poll(f);
 	if (why.p)
@@ -300,12 +322,18 @@ static void tell(struct feed *f, const struct rows *rows)
 	mark_this(f, now);
 
 	unsigned life = f->life;
+	bool restarted = view_eq(why, RESTARTED);
+	/* Read behind the snapshot: whatever that shows was in the log by then. */
+	uint64_t told_lsn = (uint64_t)rows_int(rows_value(rows, 0, LSN)), heard_lsn = f->poll.query.lsn;
+	if (why.p || rows_count(rows) > 1)
+		f->owner.telling(f->owner.context, told_lsn, asked);
 	if (why.p)
-		f->owner.everything(f->owner.context, why);
-	for (int row = 1; !why.p && row < rows_count(rows) && f->life == life; row++)
+		f->owner.everything(f->owner.context, why, !restarted);
+	/* What was told before the restart goes on after it: what must not be served again is known. */
+	for (int row = 1; (!why.p || restarted) && row < rows_count(rows) && f->life == life; row++)
 		tell_change(f, rows, row);
 	if (f->life == life)
-		f->owner.polled(f->owner.context, asked);
+		f->owner.polled(f->owner.context, asked, heard_lsn);
 }
 
 static void poll_failed(struct feed *f, enum status status, struct view why)
@@ -325,6 +353,8 @@ static void refused(struct feed *f, enum status status, const struct db_error *e
 		why = VIEW("The database lacks Composure's functions: run psql -f sql/migrate.sql.");
 	else if (error && error->message.n)
 		why = error->message;
+	if (error && error->sqlstate[0])
+		f->waits_since_us = 0; /* that was an answer, too */
 	poll_failed(f, status, why.n ? why : view_of(status_title(status)));
 }
 
@@ -351,7 +381,7 @@ static void on_polled(struct query *q, enum status status, const struct db_error
 		poll_failed(f, ERR_DATABASE, VIEW("composure.feed_poll() answered in another form"));
 	} else if (!rows_value(rows, 0, EPOCH).p) {
 		/* A crash emptied the feed, or a restore brought a row that cannot be. */
-		forget(f, VIEW("PostgreSQL was restarted or replaced"));
+		forget(f, REPLACED);
 		(void)ask_begin(&f->poll, VIEW("SELECT composure.feed_begin()"));
 		if (!ask_submit(&f->poll, true, POLL_US, on_begun))
 			poll_failed(f, ERR_INTERNAL, VIEW("memory was short"));
@@ -364,7 +394,9 @@ static void on_polled(struct query *q, enum status status, const struct db_error
 static void poll_now(struct feed *f)
 {
 	f->asked_us = loop_now_us(f->loop);
-	struct statement *st = ask_begin(&f->poll, VIEW("SELECT snapshot, epoch, gone, resource, keys FROM composure.feed_poll("));
+	if (!f->waits_since_us && f->succeeded)
+		f->waits_since_us = f->asked_us;
+	struct statement *st = ask_begin(&f->poll, VIEW("SELECT snapshot, epoch, gone, resource, keys, hard, pg_catalog.pg_current_wal_insert_lsn() FROM composure.feed_poll("));
 	statement_param(st, view_of(f->snapshot), 0);
 	statement_lit(st, ")");
 	loop_timer_set(f->loop, &f->timer, f->asked_us + POLL_US);
@@ -406,6 +438,7 @@ struct feed *feed_create(struct loop *loop, struct pool *pool, const struct feed
 	f->poll.arena = arena_create(ARENA_BYTES);
 	f->clean.arena = arena_create(ARENA_BYTES);
 	f->last_mark = &f->marks;
+	f->chain = BUF(CHAIN_MAX);
 	if (!f->poll.arena || !f->clean.arena) {
 		feed_destroy(f);
 		return NULL;
@@ -423,11 +456,51 @@ void feed_start(struct feed *f)
 	loop_timer_set(f->loop, &f->timer, loop_now_us(f->loop));
 }
 
+/* "asked epoch snapshot"; an epoch has no blanks in it. */
+struct view feed_chain(struct feed *f)
+{
+	if (!f->snapshot)
+		return VIEW_NONE;
+	buf_clear(&f->chain);
+	buf_i64(&f->chain, f->polled_us);
+	buf_putc(&f->chain, ' ');
+	buf_view_put(&f->chain, view_of(f->epoch));
+	buf_putc(&f->chain, ' ');
+	buf_view_put(&f->chain, view_of(f->snapshot));
+	return buf_failed(&f->chain) ? VIEW_NONE : buf_view(&f->chain);
+}
+
+/* What it says is looked at by the poll, like what a feed knows itself. */
+void feed_resume(struct feed *f, struct view chain)
+{
+	struct view asked, epoch;
+	bool was_running = f->running;
+	feed_start(f);
+	if (was_running || !chain.n || !view_split(&chain, ' ', &asked) || !view_split(&chain, ' ', &epoch) || !asked.n ||
+	    !epoch.n || epoch.n >= EPOCH_MAX || !xmax_of(chain))
+		return;
+	int64_t polled_us = (int64_t)number_at(asked), now = loop_now_us(f->loop);
+	if (polled_us > now || now - polled_us > f->options.retention_us / 2)
+		return;
+	f->snapshot = copy_of(chain);
+	if (!f->snapshot)
+		return;
+	f->polled_us = polled_us;
+	(void)snprintf(f->epoch, sizeof f->epoch, "%.*s", VIEW_ARG(epoch));
+}
+
+int64_t feed_waits_us(const struct feed *f)
+{
+	return f->waits_since_us ? loop_now_us(f->loop) - f->waits_since_us : 0;
+}
+
 void feed_stop(struct feed *f)
 {
 	if (!f->running)
 		return;
 	f->running = false;
+	f->waits_since_us = 0;
+	f->succeeded = false;
 	f->life++;
 	loop_timer_stop(f->loop, &f->timer);
 	ask_drop(&f->poll);
@@ -443,5 +516,6 @@ void feed_destroy(struct feed *f)
 	feed_stop(f);
 	arena_destroy(f->poll.arena);
 	arena_destroy(f->clean.arena);
+	buf_free(&f->chain);
 	free(f);
 }

@@ -10,6 +10,7 @@
 #ifndef COMPOSURE_FEED_H
 #define COMPOSURE_FEED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/loop.h"
@@ -34,17 +35,21 @@ struct feed_options {
 /* Views are valid during the call. A callback may call feed_stop(), and feed_start() after it, but not
  * feed_destroy(); none comes from within a function of feed's. */
 struct feed_owner {
-	/* Rows of a resource changed; keys is NULL when it may be any of them. "@catalog": what expose() says; "@limits": what plans say;
-	 * "@key": API keys, by their ids. */
-	void (*changed)(void *context, struct view resource, const struct view *keys, unsigned n_keys);
+	/* Rows of a resource changed; keys is NULL when it may be any of them; `hard`: what was kept of them must not be used
+	 * again. "@catalog": what expose() says; "@limits": what plans say; "@key": API keys, by their ids. */
+	void (*changed)(void *context, struct view resource, const struct view *keys, unsigned n_keys, bool hard);
 
 	/* Anything may have changed: catalog, keys, every row. `why` is for the log. Always the first that a started feed
-	 * tells: what changed before its first poll is in nothing that is told later. */
-	void (*everything)(void *context, struct view why);
+	 * tells: what changed before its first poll is in nothing that is told later. Not `hard` where PostgreSQL was
+	 * restarted in good order and the chain of changes goes on: those that are hard are told after it. */
+	void (*everything)(void *context, struct view why, bool hard);
+
+	/* A poll brought something, which is told next: all of it was in the primary's log before `lsn`. asked_us as in polled(). */
+	void (*telling)(void *context, uint64_t lsn, int64_t asked_us);
 
 	/* A poll succeeded that was asked for at asked_us (CLOCK_MONOTONIC): all that was committed before then has been
-	 * told. Comes about each interval. */
-	void (*polled)(void *context, int64_t asked_us);
+	 * told. `lsn`: so far the log had come before the poll looked; 0: the pool does not ask for that. Comes about each interval. */
+	void (*polled)(void *context, int64_t asked_us, uint64_t lsn);
 
 	/* A poll did not succeed; it is tried again, after twice the time each time, up to half a second. Nothing is lost:
 	 * what changes meanwhile is told by the next poll that succeeds. `why` is for people. */
@@ -61,6 +66,18 @@ void feed_destroy(struct feed *);
 
 /* Begins to poll, from nothing: the first that is told is everything(). No effect on one that is started. */
 void feed_start(struct feed *);
+
+/* Begins where another feed left off, by what its feed_chain() said: nothing is told twice or missed. Like feed_start() where that is
+ * absent, is none, or is too old. */
+void feed_resume(struct feed *, struct view chain);
+
+/* Of what was told until now, once polled() has been called: where another feed may go on. Text, to be kept by whoever may follow;
+ * valid until the next call. Absent while nothing was told, or when memory is short. */
+struct view feed_chain(struct feed *);
+
+/* For how long it has waited for an answer, since the last poll that succeeded; 0: it does not, or none did since it was started (the
+ * first one in a new session takes its time). Microseconds. */
+int64_t feed_waits_us(const struct feed *);
 
 /* No call comes from now on; what is out at the pool is abandoned, and the snapshot forgotten. No effect on one that is
  * stopped. */

@@ -40,9 +40,14 @@ enum {
 	BACKOFF_FIRST_US = 50000,
 	BACKOFF_MAX_US = 250000,
 	SETTLED_US = 1000000, /* a connection that is lost sooner counts as one that could not be made */
+	VITAL_US = 20000,     /* that a vital query waits before it gets a connection of its own */
+	LOOK_US = 50000,      /* between two looks whether the breaker lets an attempt through */
+	NOT_RUN_US = 50000,   /* after a gap like that nothing is known of the silence of others */
 	DOWN_WAITING = 64,    /* queries that may wait for the next attempt while PostgreSQL is down */
 	CLASSES_KEPT = 1024,
 	CLASS_SLOTS = 1024,
+	GROUPS = 512,
+	GROUP_TRIES = 8,
 };
 
 struct list {
@@ -68,10 +73,19 @@ struct class {
 	unsigned n_alone;         /* connections that its reads have to themselves */
 };
 
+/* What hangs together. There while a query or a flight is of it. */
+struct group {
+	uint64_t hash;
+	unsigned holders;
+	unsigned n_slots;         /* connections on which something of it is out */
+	unsigned n_alone;         /* of these: writes, and connections that are somebody's own */
+};
+
 struct flight {
 	struct query *query;      /* NULL: nobody wants it any more */
 	struct flight *next;      /* of the same query */
 	struct class *class;
+	struct group *group;      /* NULL: none */
 	bool learned;             /* what it took */
 };
 
@@ -93,8 +107,12 @@ struct slot {
 	struct batch *head, **tail;
 	unsigned n_out;           /* statements out */
 	int64_t ready_us;         /* since when it stands; 0: it does not */
+	struct group *group[DEPTH_MAX]; /* of the statements that are out, each with their number */
+	unsigned n_of_group[DEPTH_MAX];
 	struct query *held;       /* who has the connection to itself */
-	int64_t give_up_us;       /* of `held`: silence after that closes it */
+	struct breaker_call attempt; /* to connect */
+	bool attempting;
+	int64_t held_since_us, give_up_us; /* of `held`: silence after that closes it */
 	bool dirty;               /* could not be cleaned: to be closed */
 };
 
@@ -102,7 +120,8 @@ struct pool {
 	struct loop *loop;
 	struct pool_options options;
 	struct slot *slots;
-	unsigned n_slots;
+	unsigned n_slots;         /* those of the options; behind them is */
+	unsigned n_all;           /* one more, for what is vital when all of these hang: opened when that happens first */
 
 	struct list fast;         /* waiting for a place behind others */
 	struct class *ring;       /* classes with waiting ones; this one's turn is next */
@@ -118,6 +137,10 @@ struct pool {
 	struct class *classes[CLASS_SLOTS];
 	unsigned n_classes, sweep_at;
 	struct class nameless;    /* for statements when malloc fails: never proven */
+	struct group groups[GROUPS];
+	int64_t lost_us;          /* when the last connection was lost */
+	unsigned n_ready;         /* connections that stand */
+	int64_t answered_us;      /* when something came from PostgreSQL last */
 
 	int64_t light_us;         /* that a quarter of all statements stay below, lately */
 	int64_t usual_us;         /* that the oldest segment of a shared connection is out */
@@ -126,11 +149,17 @@ struct pool {
 	bool down;                /* the last attempt failed and nothing stands */
 	uint64_t dice;
 	uint64_t n_sent, n_hedged; /* statements, for the log */
-	char why[200];
+	char why[400];
+	unsigned first_host;      /* of those in the DSN */
 };
 
 static void flush(struct task *);
 static void tick(struct timer *);
+
+static bool is_open(const struct pool *p)
+{
+	return breaker_state(p->options.breaker, 0, NULL) != BREAKER_CLOSED;
+}
 
 /* --- lists of waiting queries --- */
 
@@ -222,6 +251,85 @@ static struct class *class_hold(struct pool *p, uint64_t hash)
 static void class_let_go(struct class *c)
 {
 	c->holders--;
+}
+
+/* --- groups --- */
+
+/* NULL where there is no room: it is of none then. */
+static struct group *group_hold(struct pool *p, uint64_t hash)
+{
+	struct group *free_one = NULL;
+	for (unsigned i = 0; hash && i < GROUP_TRIES; i++) {
+		struct group *g = &p->groups[(hash + i) % GROUPS];
+		if (g->holders && g->hash == hash) {
+			g->holders++;
+			return g;
+		}
+		if (!g->holders && !free_one)
+			free_one = g;
+	}
+	if (free_one)
+		*free_one = (struct group){ .hash = hash, .holders = 1 };
+	return free_one;
+}
+
+static void group_let_go(struct group *g)
+{
+	if (g)
+		g->holders--;
+}
+
+/* Its place in the slot; DEPTH_MAX: nothing of it is out there. */
+static unsigned group_at(const struct slot *s, const struct group *g)
+{
+	unsigned i = 0;
+	while (i < DEPTH_MAX && s->group[i] != g)
+		i++;
+	return i;
+}
+
+static void group_out(struct slot *s, struct group *g)
+{
+	if (!g)
+		return;
+	g->holders++;
+	unsigned i = group_at(s, g);
+	if (i == DEPTH_MAX) {
+		g->n_slots++;
+		i = group_at(s, NULL); /* no more statements are out than there are places */
+		s->group[i] = g;
+		s->n_of_group[i] = 0;
+	}
+	s->n_of_group[i]++;
+}
+
+static void group_back(struct slot *s, struct group *g)
+{
+	if (!g)
+		return;
+	unsigned i = group_at(s, g);
+	if (--s->n_of_group[i] == 0) {
+		s->group[i] = NULL;
+		g->n_slots--;
+	}
+	group_let_go(g);
+}
+
+/* Whatever hangs in it leaves a connection to the others. */
+static bool group_fits(const struct pool *p, const struct slot *s, const struct group *g)
+{
+	return !g || p->n_slots == 1 || g->n_slots + 1 < p->n_slots || group_at(s, g) < DEPTH_MAX;
+}
+
+static bool group_fits_alone(const struct pool *p, const struct query *q)
+{
+	const struct group *g = q->in_group;
+	if (!g || p->n_slots == 1)
+		return true;
+	if (g->n_slots + 1 >= p->n_slots)
+		return false;
+	/* One for the writes of others, and the last one, which is nobody's own. */
+	return !(q->write || q->granted) || g->n_alone == 0 || g->n_alone + 2 < p->n_slots;
 }
 
 static int64_t fast_us(const struct pool *p)
@@ -349,6 +457,8 @@ static void forget(struct pool *p, struct query *q)
 	if (q->class)
 		class_let_go(q->class);
 	q->class = NULL;
+	group_let_go(q->in_group);
+	q->in_group = NULL;
 }
 
 static void finish(struct pool *p, struct query *q, enum status status, const struct db_error *error)
@@ -447,6 +557,7 @@ static bool on_rows(struct segment *s, unsigned statement, struct rows *rows)
 	struct query *q = f->query;
 	if (!q)
 		return false;
+	q->lsn = s->lsn;
 	q->rows(q, rows);
 	if (q->write)
 		return true; /* done() waits for the commit */
@@ -481,9 +592,14 @@ static void flight_failed(struct batch *b, unsigned i, enum segment_end end, int
 	bool stale = has_state && (strcmp(error->sqlstate, "26000") == 0 || strcmp(error->sqlstate, "0A000") == 0);
 	if ((b->n > 1 || stale) && again(p, q, true))
 		return;
+	/* Its statement was being prepared by one that ran out of time. */
+	if (stale && !q->retried && loop_now_us(p->loop) >= q->deadline_us) {
+		finish(p, q, ERR_DEADLINE, NULL);
+		return;
+	}
 	if (has_state && strcmp(error->sqlstate, "57014") == 0)
 		class_learn(p, f->class, head_for_us(p, &b->segment), 1, false);
-	finish(p, q, has_state ? sqlstate_status(error->sqlstate) : ERR_DATABASE, error);
+	finish(p, q, error ? db_error_status(error) : ERR_DATABASE, error);
 }
 
 static void on_done(struct segment *s, enum segment_end end, int failed, const struct db_error *error)
@@ -504,6 +620,8 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 	}
 	if (b->exclusive && !b->write && b->n)
 		b->flight[0].class->n_alone--;
+	if (b->write && b->n && b->flight[0].group)
+		b->flight[0].group->n_alone--;
 	if (b->n == 0 && end == SEGMENT_FAILED) {
 		slot->dirty = true;
 		wake(p);
@@ -521,6 +639,7 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 			class_learn(p, f->class, took, 1, true);
 		}
 		class_let_go(f->class);
+		group_back(slot, f->group);
 	}
 	batch_free(p, b);
 }
@@ -530,9 +649,13 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 static void hold_begin(struct slot *slot, struct query *q)
 {
 	slot->held = q;
+	slot->held_since_us = loop_now_us(slot->pool->loop);
 	slot->give_up_us = q->deadline_us + GRACE_US;
 	q->held = slot;
 	slot->pool->n_out++;
+	if (q->in_group)
+		q->in_group->n_alone++;
+	group_out(slot, q->in_group);
 	q->granted(q, slot->conn);
 }
 
@@ -542,6 +665,11 @@ static struct query *hold_end(struct slot *slot)
 	slot->held = NULL;
 	q->held = NULL;
 	slot->pool->n_out--;
+	if (q->in_group)
+		q->in_group->n_alone--;
+	group_back(slot, q->in_group);
+	group_let_go(q->in_group);
+	q->in_group = NULL;
 	class_let_go(q->class);
 	q->class = NULL;
 	return q;
@@ -558,10 +686,38 @@ void pool_release(struct pool *p, struct query *q)
 
 static bool any_alive(const struct pool *p)
 {
-	for (unsigned i = 0; i < p->n_slots; i++)
+	for (unsigned i = 0; i < p->n_all; i++)
 		if (!conn_is_closed(p->slots[i].conn))
 			return true;
 	return false;
+}
+
+/* Of the usual ones: one more may be had. */
+static bool any_closed(const struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_slots; i++)
+		if (conn_is_closed(p->slots[i].conn))
+			return true;
+	return false;
+}
+
+/* Those that would only wait for their deadline. */
+static void refuse_while_open(struct pool *p)
+{
+	for (struct query *q = p->fast.head, *next; q; q = next) {
+		next = q->next;
+		if (!q->vital)
+			refuse(p, q);
+	}
+	for (unsigned n = p->n_ring; n && p->ring; n--) {
+		struct class *c = p->ring;
+		p->ring = c->next;
+		for (struct query *q = c->waiting.head, *next; q; q = next) {
+			next = q->next;
+			if (!q->vital)
+				refuse(p, q);
+		}
+	}
 }
 
 static void refuse_all(struct pool *p)
@@ -579,7 +735,29 @@ static void finish_refused(struct pool *p)
 	for (const struct query *q = p->refused.head; q; q = q->next)
 		n++;
 	for (; n && p->refused.head; n--)
-		finish(p, p->refused.head, p->down ? ERR_UNAVAILABLE : ERR_OVERLOADED, NULL);
+		finish(p, p->refused.head, p->down || is_open(p) || !any_alive(p) ? ERR_UNAVAILABLE : ERR_OVERLOADED, NULL);
+}
+
+/* Whatever it answers: it is there. */
+static void heard(struct pool *p)
+{
+	p->answered_us = loop_now_us(p->loop);
+	breaker_well(p->options.breaker);
+	if (!is_open(p))
+		return;
+	log_info("postgresql: it answers again");
+	breaker_heal(p->options.breaker);
+}
+
+static void attempted(struct slot *slot, enum outcome outcome)
+{
+	struct pool *p = slot->pool;
+	/* Others stand: it is not the server that is away. */
+	if (outcome == OUTCOME_BAD && p->n_ready)
+		outcome = OUTCOME_NONE;
+	if (slot->attempting && breaker_ended(&slot->attempt, p->options.breaker_terms, outcome, 0, loop_now_us(p->loop)))
+		log_warn("postgresql: the circuit breaker opens: it is asked again by few, and now and then");
+	slot->attempting = false;
 }
 
 static void on_ready(void *context, struct conn *c)
@@ -588,6 +766,9 @@ static void on_ready(void *context, struct conn *c)
 	struct slot *slot = context;
 	struct pool *p = slot->pool;
 	slot->ready_us = loop_now_us(p->loop);
+	p->n_ready++;
+	attempted(slot, OUTCOME_GOOD);
+	heard(p);
 	p->backoff_us = p->retry_us = 0;
 	if (p->why[0])
 		log_info("postgresql: connected again");
@@ -600,6 +781,7 @@ static void on_progress(void *context, struct conn *c)
 {
 	(void)c;
 	struct pool *p = ((struct slot *)context)->pool;
+	heard(p);
 	if (p->n_waiting)
 		wake(p);
 }
@@ -622,16 +804,26 @@ static void tell_why(struct pool *p, struct view why)
 	log_warn("postgresql: %s", p->why);
 }
 
+/* The others lead to the same server, which takes no writes any more; those that are at work find out by themselves. */
+static void close_idle(struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_slots; i++)
+		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head && !p->slots[i].held)
+			conn_close(p->slots[i].conn, view_of(p->why));
+}
+
 static void on_closed(void *context, struct conn *c, struct view why)
 {
-	(void)c;
 	struct slot *slot = context;
 	struct pool *p = slot->pool;
 	int64_t now = loop_now_us(p->loop);
+	if (slot->ready_us && --p->n_ready == 0)
+		p->lost_us = now;
 	bool stood = slot->ready_us, settled = stood && now - slot->ready_us > SETTLED_US;
 	slot->ready_us = 0;
 	slot->dirty = false;
 	tell_why(p, why);
+	attempted(slot, OUTCOME_BAD);
 	/* A connection that had stood is worth an attempt at once; one that could not be made backs off, with jitter. */
 	if (settled) {
 		p->retry_us = now;
@@ -644,6 +836,8 @@ static void on_closed(void *context, struct conn *c, struct view why)
 		struct query *q = hold_end(slot);
 		q->done(q, ERR_UNAVAILABLE, NULL);
 	}
+	if (conn_took_no_writes(c))
+		close_idle(p);
 	if (!stood && !any_alive(p)) {
 		p->down = true;
 		refuse_all(p);
@@ -651,22 +845,34 @@ static void on_closed(void *context, struct conn *c, struct view why)
 	wake(p);
 }
 
+/* All workers together make no more attempts than the breaker lets through. */
+static void attempt(struct pool *p, struct slot *slot, int64_t now)
+{
+	int64_t again_us = p->retry_us, wait_us = 0;
+	if (again_us <= now && breaker_pass(p->options.breaker, p->options.breaker_terms, now,
+	                                    p->options.conn.connect_timeout_us, &slot->attempt, &wait_us)) {
+		slot->attempting = true;
+		conn_open(slot->conn);
+		return;
+	}
+	if (again_us <= now) /* it may close before its time */
+		again_us = now + (wait_us < LOOK_US ? wait_us : LOOK_US);
+	if (!p->tick.place || p->tick.due_us > again_us)
+		loop_timer_set(p->loop, &p->tick, again_us);
+}
+
 static void open_one(struct pool *p, int64_t now)
 {
-	struct conn *closed = NULL;
+	struct slot *closed = NULL;
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		struct slot *s = &p->slots[i];
 		if (conn_is_closed(s->conn))
-			closed = closed ? closed : s->conn;
+			closed = closed ? closed : s;
 		else if (!conn_is_ready(s->conn) && !s->head && !s->held)
 			return; /* one is on its way already */
 	}
-	if (!closed)
-		return;
-	if (p->retry_us <= now)
-		conn_open(closed);
-	else if (!p->tick.place || p->tick.due_us > p->retry_us)
-		loop_timer_set(p->loop, &p->tick, p->retry_us);
+	if (closed)
+		attempt(p, closed, now);
 }
 
 /* --- where there is room --- */
@@ -697,12 +903,13 @@ static struct slot *idle_slot(struct pool *p)
 }
 
 /* The connection with the least on it that may take one more read; NULL when none may. */
-static struct slot *shared_slot(struct pool *p, int64_t now)
+static struct slot *shared_slot(struct pool *p, const struct group *g, int64_t now)
 {
 	struct slot *best = NULL;
 	for (unsigned i = 0; i < p->n_slots; i++) {
 		struct slot *s = &p->slots[i];
-		if (s != p->reserved && s->n_out < DEPTH_MAX && slot_is_shared(s, now) && (!best || s->n_out < best->n_out))
+		if (s != p->reserved && s->n_out < DEPTH_MAX && slot_is_shared(s, now) && (!best || s->n_out < best->n_out) &&
+		    group_fits(p, s, g))
 			best = s;
 	}
 	return best;
@@ -761,8 +968,9 @@ static struct batch *batch_begin(struct pool *p, struct slot *slot, const struct
 static void batch_add(struct pool *p, struct batch *b, struct query *q)
 {
 	struct flight *f = &b->flight[b->n++];
-	*f = (struct flight){ .query = q, .next = q->flights, .class = q->class };
+	*f = (struct flight){ .query = q, .next = q->flights, .class = q->class, .group = q->in_group };
 	q->class->holders++;
+	group_out(b->slot, q->in_group);
 	if (!q->flights)
 		p->n_out++;
 	q->flights = f;
@@ -799,6 +1007,8 @@ static bool send_alone(struct pool *p, struct slot *slot, struct query *q)
 		return false;
 	b->exclusive = true;
 	q->class->n_alone += !q->write;
+	if (q->write && q->in_group)
+		q->in_group->n_alone++;
 	batch_add(p, b, q);
 	conn_sync(slot->conn, &b->segment);
 	if (q->scrub)
@@ -836,7 +1046,7 @@ static struct shares shares_now(const struct pool *p, int64_t now)
  * class of which nothing, or nothing good, is known there is one at a time: fifty of it may be fifty slow ones. */
 static bool has_share(const struct pool *p, const struct class *c, const struct query *q, const struct shares *s, int64_t now)
 {
-	if (s->all >= s->all_max)
+	if (s->all >= s->all_max || !group_fits_alone(p, q))
 		return false;
 	if (q->write || q->granted)
 		return true;
@@ -919,17 +1129,22 @@ static bool may_merge(const struct pool *p, const struct query *q, int64_t now)
 /* Takes the first waiting read and, of those behind it, the ones that may share its segment. */
 static bool flush_fast_one(struct pool *p, int64_t now)
 {
-	struct slot *slot = shared_slot(p, now);
+	struct query *first = p->fast.head, *group[SEGMENT_STATEMENTS_MAX];
+	struct slot *slot = shared_slot(p, NULL, now);
 	if (!slot)
 		return false;
-	struct query *group[SEGMENT_STATEMENTS_MAX];
+	/* One whose group has to wait does not hold up those behind it. */
+	while (first && !(slot = shared_slot(p, first->in_group, now)))
+		first = first->next;
+	if (!first)
+		return false;
 	unsigned n = 0, room = DEPTH_MAX - slot->n_out;
-	struct query *first = p->fast.head;
 	bool merge = may_merge(p, first, now);
 	int64_t deadline = first->deadline_us;
 	for (struct query *q = first, *next; q && n < room && n < ARRAY_LEN(group); q = next) {
 		next = q->next;
-		if (q != first && !(merge && may_merge(p, q, now) && same_session(&q->session, &first->session)))
+		if (q != first && !(merge && may_merge(p, q, now) && same_session(&q->session, &first->session) &&
+		                    group_fits(p, slot, q->in_group)))
 			continue;
 		unwait(p, q);
 		group[n++] = q;
@@ -993,7 +1208,7 @@ static void slot_stalled(struct pool *p, struct slot *slot)
 
 static void look_for_stalls(struct pool *p, int64_t now)
 {
-	for (unsigned i = 0; i < p->n_slots; i++) {
+	for (unsigned i = 0; i < p->n_all; i++) {
 		struct slot *s = &p->slots[i];
 		if ((s->head && now > s->head->give_up_us) || (s->held && now > s->give_up_us && conn_head(s->conn)))
 			conn_close(s->conn, VIEW("no answer for a second past the deadline"));
@@ -1006,7 +1221,7 @@ static void look_for_stalls(struct pool *p, int64_t now)
 static void set_tick(struct pool *p, int64_t now)
 {
 	int64_t stall = stall_us(p), due = INT64_MAX;
-	for (unsigned i = 0; i < p->n_slots; i++) {
+	for (unsigned i = 0; i < p->n_all; i++) {
 		const struct segment *head = conn_head(p->slots[i].conn);
 		if (!head)
 			continue;
@@ -1032,9 +1247,38 @@ static void tick(struct timer *t)
 
 static void close_dirty(struct pool *p)
 {
-	for (unsigned i = 0; i < p->n_slots; i++)
+	for (unsigned i = 0; i < p->n_all; i++)
 		if (p->slots[i].dirty && !p->slots[i].head)
 			conn_close(p->slots[i].conn, VIEW("its session could not be cleaned"));
+}
+
+static struct query *waiting_vital(struct pool *p)
+{
+	for (struct query *q = p->fast.head; q; q = q->next)
+		if (q->vital)
+			return q;
+	struct class *c = p->ring;
+	for (unsigned n = p->n_ring; n; n--, c = c->next)
+		if (c->waiting.head->vital)
+			return c->waiting.head;
+	return NULL;
+}
+
+/* The look at the change feed has to get through when everything that is asked for hangs in a lock: else PostgreSQL would count as
+ * silent, and be so for all. */
+static void flush_vital(struct pool *p, int64_t now)
+{
+	struct query *q = p->n_waiting ? waiting_vital(p) : NULL;
+	struct slot *spare = &p->slots[p->n_slots];
+	if (!q || now - q->since_us < VITAL_US || any_closed(p))
+		return;
+	if (conn_is_closed(spare->conn)) {
+		attempt(p, spare, now);
+	} else if (conn_is_ready(spare->conn) && !spare->head && !spare->held && !spare->dirty) {
+		unwait(p, q);
+		if (!send_alone(p, spare, q))
+			refuse(p, q);
+	}
 }
 
 static void flush(struct task *t)
@@ -1042,10 +1286,13 @@ static void flush(struct task *t)
 	struct pool *p = CONTAINER_OF(t, struct pool, flush);
 	int64_t now = loop_now_us(p->loop);
 	close_dirty(p);
+	if (p->n_waiting && is_open(p))
+		refuse_while_open(p);
 	promote_proven(p);
 	flush_alone(p, now);
 	while (p->fast.head && flush_fast_one(p, now))
 		;
+	flush_vital(p, now);
 	finish_refused(p);
 	if (p->n_waiting)
 		open_one(p, now);
@@ -1057,7 +1304,7 @@ static void flush(struct task *t)
 struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 {
 	struct pool *p = calloc(1, sizeof *p);
-	struct slot *slots = calloc(options->connections, sizeof *slots);
+	struct slot *slots = calloc(options->connections + 1, sizeof *slots);
 	if (!p || !slots) {
 		free(p);
 		free(slots);
@@ -1065,6 +1312,7 @@ struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 	}
 	p->loop = loop;
 	p->options = *options;
+	p->options.conn.first = &p->first_host;
 	p->slots = slots;
 	p->flush.run = flush;
 	p->tick.fire = tick;
@@ -1074,17 +1322,18 @@ struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 	p->hedge_credit = HEDGE_FIRST;
 	p->light_us = 1000;
 	p->dice = (uint64_t)clock_us() * (uint64_t)getpid() | 1;
-	for (unsigned i = 0; i < options->connections; i++) {
+	p->n_slots = options->connections;
+	for (unsigned i = 0; i < options->connections + 1; i++) {
 		struct slot *s = &slots[i];
 		struct conn_owner owner = { on_ready, on_progress, on_closed, s };
 		s->pool = p;
 		s->tail = &s->head;
-		s->conn = conn_create(loop, &options->conn, &owner);
+		s->conn = conn_create(loop, &p->options.conn, &owner);
 		if (!s->conn) {
 			pool_destroy(p);
 			return NULL;
 		}
-		p->n_slots++;
+		p->n_all++;
 	}
 	return p;
 }
@@ -1105,7 +1354,7 @@ void pool_destroy(struct pool *p)
 	          (unsigned long long)p->n_hedged);
 	loop_undefer(p->loop, &p->flush);
 	loop_timer_stop(p->loop, &p->tick);
-	for (unsigned i = 0; i < p->n_slots; i++) {
+	for (unsigned i = 0; i < p->n_all; i++) {
 		conn_destroy(p->slots[i].conn);
 		if (p->slots[i].held) {
 			struct query *q = hold_end(&p->slots[i]);
@@ -1130,9 +1379,13 @@ void pool_submit(struct pool *p, struct query *q)
 	q->link = NULL;
 	q->held = NULL;
 	q->n_sent = 0;
+	q->since_us = loop_now_us(p->loop);
+	q->lsn = 0;
 	q->alone = q->retried = false;
-	q->class = class_hold(p, q->statement ? q->statement->hash : 0); /* no text has 0: those that take a connection */
-	if (p->down && p->n_waiting >= DOWN_WAITING)
+	q->class = class_hold(p, q->statement ? q->statement->hash : q->group); /* those that take a connection have no text */
+	q->in_group = group_hold(p, q->group);
+	bool open = is_open(p) && !q->vital;
+	if (open || (p->down && p->n_waiting >= DOWN_WAITING))
 		refuse(p, q);
 	else
 		wait_again(p, q);
@@ -1147,7 +1400,39 @@ bool pool_reachable(const struct pool *p, struct view *why)
 {
 	if (why)
 		*why = view_of(p->why);
-	return !p->down;
+	return !p->down && !is_open(p);
+}
+
+void pool_not_run(struct pool *p)
+{
+	p->answered_us = loop_now_us(p->loop);
+}
+
+bool pool_stands(const struct pool *p)
+{
+	return p->n_ready > 0 || !p->lost_us || p->n_waiting == 0;
+}
+
+int64_t pool_silent_us(const struct pool *p)
+{
+	int64_t since = INT64_MAX, now = loop_now_us(p->loop);
+	for (unsigned i = 0; i < p->n_all; i++) {
+		const struct segment *head = conn_head(p->slots[i].conn);
+		if (head && head->head_since_us < since)
+			since = head->head_since_us;
+	}
+	if (since == INT64_MAX && p->n_waiting && p->lost_us && p->n_ready == 0)
+		since = p->lost_us; /* there is nothing left to ask on */
+	if (since == INT64_MAX || loop_gap_us(p->loop) > NOT_RUN_US)
+		return 0;
+	return now - (since > p->answered_us ? since : p->answered_us);
+}
+
+void pool_give_up(struct pool *p, struct view why)
+{
+	for (unsigned i = 0; i < p->n_all; i++)
+		conn_close(p->slots[i].conn, why);
+	refuse_all(p);
 }
 
 unsigned pool_in_use(const struct pool *p)

@@ -14,6 +14,10 @@
  *    sent behind it, and the reads that wait there are sent once more elsewhere; the first answer counts. A sixteenth
  *    of the answers bounds how many are.
  *  - A read whose connection is lost is sent once more; a write never is: its caller learns that it is not known.
+ *  - What is asked of one thing (a group: the reads of a resource, its writes) is out on all connections but one at most,
+ *    writes on all but two: what hangs in it leaves the others a way.
+ *  - A vital query for which there is no place for 20 ms gets a connection of its own, one more than the options say: the look
+ *    at the change feed must not wait behind a table that is locked.
  *  - While PostgreSQL cannot be reached, a few queries wait for the next attempt, due within a quarter of a second, so
  *    that the first ones work once it is back; the others fail at once (ERR_UNAVAILABLE) instead of waiting.
  */
@@ -26,6 +30,7 @@
 #include "base/loop.h"
 #include "base/status.h"
 #include "db/conn.h"
+#include "shm/breaker.h"
 
 struct pool;
 struct flight;
@@ -36,6 +41,8 @@ struct slot;
 struct pool_options {
 	struct conn_options conn;
 	unsigned connections;
+	struct breaker *breaker; /* of this server, shared by all workers; NULL: none. Both outlive the pool */
+	const struct breaker_terms *breaker_terms;
 	bool share_segments; /* false: settings and Sync for each read (for measuring what sharing is worth) */
 };
 
@@ -47,10 +54,14 @@ struct query {
 	int64_t deadline_us; /* PostgreSQL is given what is left of it; the caller watches its own clock */
 	bool write;
 	bool scrub; /* it may leave something in the session */
+	bool vital; /* goes out while the breaker is open, too: it is the worker's own, and finds out when that is over */
+	uint64_t group; /* a hash of what hangs together; 0: of nothing */
 
 	/* The statement's rows, which the callee owns from then on: rows_free(). Not called when it failed; at most once. A
 	 * write's rows come before its commit is known: only done() says that it took effect. */
 	void (*rows)(struct query *, struct rows *);
+	uint64_t lsn; /* by done(OK), where conn_options.positions are asked for: how far its server's log was before the statement */
+
 	/* Exactly once unless abandoned: OK; ERR_UNAVAILABLE (not sent, or not carried out); ERR_OUTCOME_UNKNOWN (a write
 	 * whose connection was lost); ERR_DEADLINE (statement_timeout); any other status by the SQLSTATE. error is NULL
 	 * unless PostgreSQL gave one, and valid during the call. */
@@ -63,8 +74,10 @@ struct query {
 	struct query *next, **link;
 	struct list *in;       /* where it waits */
 	struct class *class;
+	struct group *in_group;
 	struct flight *flights;
 	struct slot *held;
+	int64_t since_us;
 	uint8_t n_sent;
 	bool alone;    /* send by itself, unnamed: its shared segment or its prepared statement failed */
 	bool retried;  /* it was sent again for that or for a lost connection: not a second time */
@@ -84,8 +97,21 @@ void pool_abandon(struct pool *, struct query *);
 /* Gives back what was granted, with nothing out on it and no transaction open. */
 void pool_release(struct pool *, struct query *);
 
-/* True when a connection stands, or none was needed yet. `why` (may be NULL) gets the last failure, for people. */
+/* True when a connection stands, or none was needed yet, and the breaker is closed. `why` (may be NULL) gets the last failure, for people. */
 bool pool_reachable(const struct pool *, struct view *why);
+
+/* False: every connection was lost, something waits for one, and none has been made yet. */
+bool pool_stands(const struct pool *);
+
+/* Nothing came for so long although something is out; 0: nothing is. Microseconds. */
+int64_t pool_silent_us(const struct pool *);
+
+/* This worker did not run for a while: what came meanwhile lies in the sockets, and nobody was silent. */
+void pool_not_run(struct pool *);
+
+/* Nobody waits for it any more: its connections are closed, and reads end with ERR_UNAVAILABLE soon. Not from within a call of
+ * its own. */
+void pool_give_up(struct pool *, struct view why);
 
 /* Queries waiting or out. */
 unsigned pool_in_use(const struct pool *);

@@ -90,3 +90,14 @@ bool rows_array_next(struct view *rest, struct view *element)
 	*rest = view_skip(*rest, 4 + (size_t)n);
 	return true;
 }
+
+unsigned rows_texts(struct view array, struct view *out, unsigned max)
+{
+	int n = rows_array(&array);
+	if (n < 0 || (unsigned)n > max)
+		return ROWS_ANY;
+	for (int i = 0; i < n; i++)
+		if (!rows_array_next(&array, &out[i]))
+			return ROWS_ANY;
+	return (unsigned)n;
+}

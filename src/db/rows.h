@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/attributes.h"
+#include "base/status.h"
 #include "base/view.h"
 
 struct rows;
@@ -39,6 +41,15 @@ struct db_error {
 	struct view detail, hint;  /* absent when not given */
 	struct view constraint, column, table;
 	struct view context;
+	bool no_writes;            /* the server takes none: it is a replica. Nothing took effect */
 };
+
+/* What it means for the client. */
+enum status db_error_status(const struct db_error *);
+
+/* The elements of an array of texts, as views of it: how many there are. ROWS_ANY when it is absent, is not one, has an
+ * element that is null, or has more than max: what is a list of keys may then be any of them. */
+enum { ROWS_ANY = 1 << 30 };
+unsigned rows_texts(struct view array, struct view *out, unsigned max) MUST_CHECK;
 
 #endif

@@ -37,3 +37,8 @@ enum status sqlstate_status(const char *sqlstate)
 			return table[i].status;
 	return ERR_DATABASE;
 }
+
+enum status db_error_status(const struct db_error *e)
+{
+	return e->no_writes ? ERR_UNAVAILABLE : e->sqlstate[0] ? sqlstate_status(e->sqlstate) : ERR_DATABASE;
+}

@@ -8,9 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/log.h"
 
-enum { MARKS = SEGMENT_STATEMENTS_MAX };
+enum { MARKS = SEGMENT_STATEMENTS_MAX, TEXT_OID = 25 };
 
 enum phase {
 	WAITING,  /* for a connection */
@@ -31,6 +32,9 @@ struct tx {
 	bool owned;         /* owner is to be told */
 	enum phase phase;
 	struct segment segment;
+	struct segment after; /* behind the commit, in the same trip: how far the log is */
+	bool asking;          /* it is out */
+	uint64_t position;
 	struct task turn;   /* what came of the last trip is acted upon when no callback of conn's runs */
 	bool open, committing, committed;
 	struct rows *rows[MARKS];
@@ -93,6 +97,7 @@ static void note_failure(struct tx *tx, enum status status, int mark, const stru
 	tx->error.column = kept(tx, e->column);
 	tx->error.table = kept(tx, e->table);
 	tx->error.context = kept(tx, e->context);
+	tx->error.no_writes = e->no_writes;
 }
 
 static void tell_failure(struct tx *tx)
@@ -127,13 +132,44 @@ static void on_segment(struct segment *s, enum segment_end end, int failed, cons
 		return; /* on_place() follows */
 	}
 	if (end == SEGMENT_FAILED && tx->phase == OUT)
-		note_failure(tx, has_state ? sqlstate_status(error->sqlstate) : ERR_DATABASE,
+		note_failure(tx, db_error_status(error),
 		             failed >= 0 ? tx->mark[failed] : -1, error);
 	else if (end == SEGMENT_FAILED)
 		note_failure(tx, ERR_DATABASE, -1, error), tx->phase = OVER; /* neither rolled back nor clean */
 	else if (tx->phase == OUT && tx->committing)
 		tx->committed = true;
-	loop_defer(tx->loop, &tx->turn);
+	if (!tx->asking)
+		loop_defer(tx->loop, &tx->turn);
+}
+
+static bool on_position(struct segment *s, unsigned statement, struct rows *rows)
+{
+	struct tx *tx = CONTAINER_OF(s, struct tx, after);
+	(void)statement;
+	if (rows_count(rows) == 1)
+		tx->position = (uint64_t)rows_int(rows_value(rows, 0, 0));
+	return false;
+}
+
+/* Whatever came of it, the commit is what it was. */
+static void on_after(struct segment *s, enum segment_end end, int failed, const struct db_error *error)
+{
+	struct tx *tx = CONTAINER_OF(s, struct tx, after);
+	(void)failed, (void)error;
+	tx->asking = false;
+	if (end != SEGMENT_LOST)
+		loop_defer(tx->loop, &tx->turn);
+}
+
+/* Behind the commit: with synchronous_commit off, what is written out lags (pg_current_wal_lsn()), what is inserted does not. */
+static void ask_position(struct tx *tx)
+{
+	tx->after.rows = on_position;
+	tx->after.done = on_after;
+	tx->asking = true;
+	conn_begin(tx->conn, &tx->after);
+	conn_text(tx->conn, &tx->after, "SELECT pg_catalog.pg_current_wal_insert_lsn()");
+	conn_sync(tx->conn, &tx->after);
 }
 
 static void segment_begin(struct tx *tx)
@@ -266,6 +302,7 @@ struct tx *tx_start(struct loop *loop, struct pool *p, const struct tx_options *
 	tx->place = (struct query){
 		.deadline_us = options->deadline_us,
 		.write = true,
+		.group = options->group,
 		.granted = on_granted,
 		.done = on_place,
 	};
@@ -325,9 +362,26 @@ static int64_t left_ms(const struct tx *tx)
 	return left > 0 ? (left + 999) / 1000 : 1;
 }
 
+/* A worker that is stopped between two trips holds its locks no longer than it had time. */
+static void bound_idling(struct tx *tx)
+{
+	static const char text[] = "SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true)";
+	char digits[DECIMAL_MAX + 1];
+	struct view ms = decimal((uint64_t)left_ms(tx), digits);
+	const char *value = memmove(digits, ms.p, ms.n);
+	uint32_t type = TEXT_OID;
+	digits[ms.n] = '\0';
+	struct statement st = {
+		.text = (char *)(uintptr_t)text, .hash = statement_hash(view_make(text, sizeof text - 1)), .values = &value, .types = &type, .n_params = 1,
+	};
+	tx_statement(tx, &st, -1);
+}
+
 void tx_settings(struct tx *tx)
 {
 	conn_settings(tx->conn, &tx->segment, &tx->options.session, left_ms(tx), tx->options.read_only);
+	if (tx->open)
+		bound_idling(tx);
 }
 
 void tx_statement(struct tx *tx, const struct statement *st, int mark)
@@ -359,6 +413,13 @@ void tx_send(struct tx *tx)
 {
 	tx->phase = OUT;
 	conn_sync(tx->conn, &tx->segment);
+	if (tx->committing && tx->options.position)
+		ask_position(tx);
+}
+
+uint64_t tx_position(const struct tx *tx)
+{
+	return tx->position;
 }
 
 struct rows *tx_rows(const struct tx *tx, int mark)

@@ -32,7 +32,9 @@ struct tx_owner {
 struct tx_options {
 	struct session session; /* its views outlive the tx, or its abandonment */
 	int64_t deadline_us;
+	uint64_t group;         /* of what hangs together (db/pool.h) */
 	bool read_only;
+	bool position;          /* the commit is followed by the question how far the log is then: tx_position() */
 	bool scrub;             /* code of the user's may run: the connection is cleaned afterwards */
 };
 
@@ -57,6 +59,9 @@ void tx_send(struct tx *);
  * are the taker's to free. */
 struct rows *tx_rows(const struct tx *, int mark);
 struct rows *tx_take_rows(struct tx *, int mark);
+
+/* In committed(): the commit is in the log before this; 0: not known, its answer was lost. */
+uint64_t tx_position(const struct tx *);
 
 /* Was the commit sent? Then nobody knows before committed() or failed(). */
 bool tx_committing(const struct tx *);

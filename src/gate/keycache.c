@@ -99,17 +99,19 @@ static bool way_has_id(const _Atomic uint64_t *way, struct view id)
 	return memcmp(first, id.p, APIKEY_ID_CHARS) == 0;
 }
 
-uint32_t keycache_generation(const struct keycache *k, struct view id)
+/* The hard half below the soft one, of which only everybody's counts: a tag's own is shared with rows that change often. */
+uint64_t keycache_generation(const struct keycache *k, struct view id)
 {
-	return generation_read(k->watch, tag_of(id)).hard + generation_read(k->watch, tag_of_all()).hard;
+	uint32_t hard = generation_read(k->watch, tag_of(id)).hard + generation_read(k->watch, tag_of_all()).hard;
+	return (uint64_t)generation_read_all(k->watch).soft << 32 | hard;
 }
 
-static enum key_state judge(const struct keycache *k, const struct stamp *s, uint32_t generation, int64_t now_us,
+static enum key_state judge(const struct keycache *k, const struct stamp *s, uint64_t generation, int64_t now_us,
                             enum key_state fresh)
 {
-	if (s->put_us == 0 || s->put_us > now_us || (uint32_t)s->generation != generation)
+	if (s->put_us == 0 || s->put_us > now_us || (uint32_t)s->generation != (uint32_t)generation)
 		return KEY_MISSING;
-	if (now_us - s->put_us <= k->ttl_us)
+	if (now_us - s->put_us <= k->ttl_us && s->generation == generation)
 		return fresh;
 	return fresh == KEY_KNOWN && now_us - s->put_us <= k->grace_us ? KEY_OLD : KEY_MISSING;
 }
@@ -119,7 +121,7 @@ enum key_state keycache_get(struct keycache *k, struct view id, int64_t now_us, 
 	if (id.n != APIKEY_ID_CHARS)
 		return KEY_UNKNOWN;
 	uint64_t tag = tag_of(id);
-	uint32_t generation = keycache_generation(k, id);
+	uint64_t generation = keycache_generation(k, id);
 	size_t set = tag % SETS_KNOWN;
 	for (int i = 0; i < WAYS; i++) {
 		const _Atomic uint64_t *way = k->table->known[set][i];
@@ -184,7 +186,7 @@ static void write_way(struct keycache *k, struct set_head *head, _Atomic uint64_
 	lock_release(&head->lock);
 }
 
-void keycache_put(struct keycache *k, const struct key_record *r, uint32_t generation, int64_t now_us)
+void keycache_put(struct keycache *k, const struct key_record *r, uint64_t generation, int64_t now_us)
 {
 	struct view id = view_make(r->id, sizeof r->id);
 	struct known e = { .record = *r, .stamp = { now_us, generation } };
@@ -192,7 +194,7 @@ void keycache_put(struct keycache *k, const struct key_record *r, uint32_t gener
 	write_way(k, &k->table->known_head[set], k->table->known[set][0], sizeof e, offsetof(struct known, stamp), id, &e);
 }
 
-void keycache_put_unknown(struct keycache *k, struct view id, uint32_t generation, int64_t now_us)
+void keycache_put_unknown(struct keycache *k, struct view id, uint64_t generation, int64_t now_us)
 {
 	if (id.n != APIKEY_ID_CHARS)
 		return;

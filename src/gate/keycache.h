@@ -1,7 +1,8 @@
 /* keycache: what the workers of a host know of keys, good ones and unknown ones, in the shared region.
  *
  * An entry counts as long as the generation of its key's tag is the one it was read under: the watcher adds one when
- * the feed says that the key changed. Besides, it is asked for again after key_ttl, and serves for key_grace while
+ * the feed says that the key changed. What may have changed unseen (PostgreSQL was restarted) adds to the soft half, and
+ * makes it old. Besides, it is asked for again after key_ttl, and serves for key_grace while
  * PostgreSQL cannot be asked. Unknown ids have entries of their own kind and their own room, so that asking for many of
  * them cannot push good keys out.
  *
@@ -49,12 +50,12 @@ void keycache_close(struct keycache *);
 
 enum key_state keycache_get(struct keycache *, struct view id, int64_t now_us, struct key_record *record) MUST_CHECK;
 
-/* The generation of an id's tag: to be read before PostgreSQL is asked, and handed to the put. */
-uint32_t keycache_generation(const struct keycache *, struct view id);
+/* The generations of an id's tag: to be read before PostgreSQL is asked, and handed to the put. */
+uint64_t keycache_generation(const struct keycache *, struct view id);
 
 /* Copies the record in, or that there is none by that id. Dropped when the set's lock is not got. */
-void keycache_put(struct keycache *, const struct key_record *, uint32_t generation, int64_t now_us);
-void keycache_put_unknown(struct keycache *, struct view id, uint32_t generation, int64_t now_us);
+void keycache_put(struct keycache *, const struct key_record *, uint64_t generation, int64_t now_us);
+void keycache_put_unknown(struct keycache *, struct view id, uint64_t generation, int64_t now_us);
 
 /* Every worker of the host forgets this key, or (absent) every key. */
 void keycache_invalidate(struct keycache *, struct view id);

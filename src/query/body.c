@@ -166,7 +166,9 @@ static void end_json(struct page_writer *w, struct buf *body)
 	} else {
 		buf_lit(body, "null");
 	}
-	buf_view_put(body, more ? VIEW(",\"has_more\":true}") : VIEW(",\"has_more\":false}"));
+	buf_view_put(body, more ? VIEW(",\"has_more\":true") : VIEW(",\"has_more\":false"));
+	buf_view_put(body, w->behind);
+	buf_putc(body, '}');
 }
 
 bool page_write(struct page_writer *w, struct buf *body, size_t piece_bytes)

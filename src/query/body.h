@@ -34,6 +34,7 @@ struct page_writer {
 	const struct rows *rows;
 	enum format format;
 	int n, at;        /* rows that belong to the page, written so far */
+	struct view behind; /* members of a JSON page that stand behind the three, with a comma before each */
 	size_t max_bytes; /* the page ends early at this size: what is left is the next page's */
 	bool cursor_too_long; /* there is more, but no cursor can say where: the body is not to be sent */
 };

@@ -177,6 +177,16 @@ bool link_is_to_one(const struct link *l)
 	return !l->far && (!l->back || l->near->unique);
 }
 
+bool link_compares(const struct link *l, const struct column *c)
+{
+	const struct relationship *r = l->near;
+	bool from = !l->far && !l->back;
+	for (unsigned i = 0; i < r->n; i++)
+		if (view_eq(from ? r->from_name[i] : r->to_name[i], c->name))
+			return true;
+	return false;
+}
+
 struct node *embed_called(const struct node *node, struct view name)
 {
 	for (struct node *c = node ? node->child : NULL; c; c = c->next)

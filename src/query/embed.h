@@ -40,6 +40,9 @@ bool embed_find(struct scan *, const struct asker *, const struct resource *oute
 
 bool link_is_to_one(const struct link *);
 
+/* Whether the outer resource's column is one of those that the link compares. */
+bool link_compares(const struct link *, const struct column *);
+
 /* The embedded resource that select has so in this one, or NULL; node may be NULL. */
 struct node *embed_called(const struct node *, struct view name);
 

@@ -651,6 +651,32 @@ void filters_write(struct statement *s, const struct filters *f, struct view qua
 	write_list(s, f->first, VIEW(" AND "), qualifier);
 }
 
+static bool uses_column(const struct condition *first, const struct column *column)
+{
+	for (const struct condition *c = first; c; c = c->next)
+		if (c->field.column == column || uses_column(c->child, column))
+			return true;
+	return false;
+}
+
+bool filters_use_column(const struct filters *f, const struct column *column)
+{
+	return uses_column(f->first, column);
+}
+
+static bool uses_embeds(const struct condition *first)
+{
+	for (const struct condition *c = first; c; c = c->next)
+		if (c->kind == CONDITION_EMBED || uses_embeds(c->child))
+			return true;
+	return false;
+}
+
+bool filters_use_embeds(const struct filters *f)
+{
+	return uses_embeds(f->first);
+}
+
 static const struct condition *find_value(const struct condition *first, struct view value)
 {
 	for (const struct condition *c = first; c; c = c->next) {

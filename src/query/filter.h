@@ -63,6 +63,10 @@ static inline bool filters_any(const struct filters *f)
 	return f->first != NULL;
 }
 
+/* Whether one of the conditions is of that column; whether one is of an embedded resource. */
+bool filters_use_column(const struct filters *, const struct column *);
+bool filters_use_embeds(const struct filters *);
+
 /* Appends the condition for the table that `qualifier` names ("t." or empty). Only where filters_any(). */
 void filters_write(struct statement *, const struct filters *, struct view qualifier);
 

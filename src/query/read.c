@@ -174,16 +174,21 @@ static void write_sort_value(struct statement *s, const struct sort *sort, unsig
 		statement_lit(s, "::pg_catalog.text");
 }
 
-/* All that the result holds: members, then what the cursor needs beside them. */
+/* All that the result holds: members, then what the cursor needs beside them. What is skipped is a parameter of its type: a
+ * domain of its own might not take NULL. */
 static void write_columns(struct statement *s, const struct page *page, const struct shape *shape, struct view qualifier,
                           bool exported)
 {
 	const struct node *root = &page->tree.root;
+	const uint32_t *type = shape->type;
 	bool first = true;
-	for (struct member m = { 0 }; member_next(root, &m); first = false) {
+	for (struct member m = { 0 }; member_next(root, &m); first = false, type++) {
 		if (!first)
 			statement_lit(s, ", ");
-		write_member(s, root, &m, qualifier);
+		if (member_is_skipped(&m))
+			statement_param(s, VIEW_NONE, *type);
+		else
+			write_member(s, root, &m, qualifier);
 	}
 	for (unsigned i = 0; i < shape->n_sort; i++) {
 		if (shape->sort_at[i] < (int)shape->n)
@@ -336,27 +341,16 @@ static unsigned list_branches(const struct list *l)
 	return l->cursor ? cursor_branches(l->sort, l->cursor) : 1;
 }
 
-static bool names_column(const struct view *name, unsigned n, const struct column *c)
-{
-	for (unsigned i = 0; i < n; i++)
-		if (view_eq(name[i], c->name))
-			return true;
-	return false;
-}
-
 /* Whether the outer query has a use for the column. */
 static bool needs_column(const struct list *l, const struct column *c)
 {
 	const struct node *n = l->node;
 	for (const struct item *i = n->first; i; i = i->next)
-		if (!i->embed && i->field.column == c)
+		if (!i->embed && !i->skipped && i->field.column == c)
 			return true;
-	for (const struct node *e = n->child; e; e = e->next) {
-		const struct relationship *r = e->link.near;
-		bool from = !e->link.far && !e->link.back;
-		if (names_column(from ? r->from_name : r->to_name, r->n, c))
+	for (const struct node *e = n->child; e; e = e->next)
+		if (!e->skipped && link_compares(&e->link, c))
 			return true;
-	}
 	for (unsigned i = 0; l->sort && i < l->sort->n; i++)
 		if (!sort_term_is_made(&l->sort->term[i]) && l->sort->term[i].field.column == c)
 			return true;
@@ -465,7 +459,7 @@ static void write_spread(struct statement *s, const struct node *n, struct view 
 static void write_joins(struct statement *s, const struct node *n, struct view qualifier)
 {
 	for (const struct node *c = n->child; c; c = c->next) {
-		if (!c->first)
+		if (!c->first || c->skipped)
 			continue;
 		if (c->spread) {
 			write_spread(s, c, qualifier);

@@ -340,10 +340,18 @@ bool member_next(const struct node *top, struct member *m)
 	return m->item ? settle(top, m->of, m->item->next, m) : settle(top, top, top->first, m);
 }
 
+bool member_is_skipped(const struct member *m)
+{
+	for (const struct node *n = m->of; n; n = n->parent)
+		if (n->skipped)
+			return true;
+	return m->item->skipped || (m->item->embed && m->item->embed->skipped);
+}
+
 bool node_joins(const struct node *n)
 {
 	for (const struct node *c = n->child; c; c = c->next)
-		if (c->first)
+		if (c->first && !c->skipped)
 			return true;
 	return false;
 }

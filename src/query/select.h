@@ -24,6 +24,7 @@ struct item {
 	struct column type;   /* after the cast */
 	bool cast;
 	struct node *embed;
+	bool skipped;         /* the statement has a NULL in its place */
 	struct item *next;
 };
 
@@ -36,6 +37,7 @@ struct node {
 	struct view name;    /* as parameters call it: its alias, else as it was written */
 	struct link link;
 	bool to_one, inner, spread;
+	bool skipped;        /* the statement does not read it: what is of it is NULL */
 	struct item *first;
 	struct filters filters;
 	struct sort sort;
@@ -67,6 +69,9 @@ struct member {
 	const struct item *item;
 };
 bool member_next(const struct node *, struct member *);
+
+/* Whether the statement has a NULL in its place. */
+bool member_is_skipped(const struct member *);
 
 /* Whether its query has something to join: embedded resources that show. */
 bool node_joins(const struct node *);

@@ -40,6 +40,7 @@ static const char *const area_names[AREA_COUNT] = {
 };
 
 struct region {
+	struct head own;  /* as this build writes it for these options */
 	struct mapping map;
 	struct head *head;
 	struct slot *slots;
@@ -55,7 +56,7 @@ static size_t page_up(size_t n)
 	return (n + 4095) & ~(size_t)4095;
 }
 
-static size_t layout_of(struct head *h)
+static size_t layout_of(struct head *h, size_t store_bytes)
 {
 	size_t at = HEAD_BYTES + page_up(sizeof(struct slot) * REGION_SLOTS);
 	memcpy(h->magic, MAGIC, sizeof h->magic);
@@ -63,19 +64,21 @@ static size_t layout_of(struct head *h)
 	h->n_areas = AREA_COUNT;
 	for (int i = 0; i < AREA_COUNT; i++) {
 		h->offset[i] = at;
-		h->size[i] = area_bytes[i];
-		at += page_up(area_bytes[i]);
+		h->size[i] = area_bytes[i] + (i == AREA_STORE ? page_up(store_bytes) : 0);
+		at += page_up(h->size[i]);
 	}
 	h->bytes = at;
 	return at;
 }
 
-/* The head is as this build would write it, and whoever wrote it came to an end. */
+/* The head is as this build would write it, for a store of the size that the file leaves for it, and whoever wrote it came to
+ * an end. (mapping.h asks with the size that is wanted.) */
 static bool head_good(const void *memory, size_t bytes)
 {
 	const struct head *h = memory;
 	struct head own = { .complete = 1 };
-	return layout_of(&own) == bytes && memcmp(h->magic, own.magic, sizeof own.magic) == 0 && h->layout == own.layout &&
+	size_t least = layout_of(&own, 0);
+	return bytes >= least && layout_of(&own, bytes - least) == bytes && memcmp(h->magic, own.magic, sizeof own.magic) == 0 && h->layout == own.layout &&
 	       h->n_areas == own.n_areas && h->bytes == own.bytes &&
 	       memcmp(h->offset, own.offset, sizeof own.offset) == 0 && memcmp(h->size, own.size, sizeof own.size) == 0 &&
 	       atomic_load(&h->complete) == 1;
@@ -144,16 +147,15 @@ static void place(struct region *r)
 	r->slots = (struct slot *)(void *)((char *)r->map.memory + HEAD_BYTES);
 	r->fresh = r->map.fresh;
 	if (r->fresh)
-		(void)layout_of(r->head);
+		(void)layout_of(r->head, r->own.size[AREA_STORE]);
 }
 
 struct region *region_open(const struct region_options *o)
 {
-	struct head own = { .complete = 0 };
-	size_t bytes = layout_of(&own);
 	struct region *r = calloc(1, sizeof *r);
 	if (!r)
 		return NULL;
+	size_t bytes = layout_of(&r->own, o->store_bytes);
 	bool shared = attach(r, o, bytes);
 	if (shared) {
 		place(r);
@@ -174,14 +176,13 @@ struct region *region_open(const struct region_options *o)
 
 struct region *region_view(const struct region_options *o, char *why, int size)
 {
-	struct head own = { .complete = 0 };
-	size_t bytes = layout_of(&own);
 	char name[128];
 	struct region *r = calloc(1, sizeof *r);
 	if (!r) {
 		(void)snprintf(why, (size_t)size, "out of memory");
 		return NULL;
 	}
+	size_t bytes = layout_of(&r->own, o->store_bytes);
 	int dir = folder_and_name(o, false, name, why, size);
 	bool good = dir >= 0 && mapping_view(&r->map, dir, name, bytes, why, size);
 	if (dir >= 0)
@@ -224,10 +225,8 @@ struct view region_note(const struct region *r)
 void *region_area(struct region *r, enum region_area a, size_t *bytes)
 {
 	/* From this build's own sums, not from the file's. */
-	struct head own = { .complete = 0 };
-	(void)layout_of(&own);
-	*bytes = own.size[a];
-	return (char *)r->map.memory + own.offset[a];
+	*bytes = r->own.size[a];
+	return (char *)r->map.memory + r->own.offset[a];
 }
 
 bool region_fresh(const struct region *r)
@@ -294,7 +293,7 @@ void region_describe(struct region *r, FILE *f)
 	if (!region_is_shared(r))
 		(void)fprintf(f, "because     %s\n", r->note);
 	for (int i = 0; i < AREA_COUNT; i++)
-		(void)fprintf(f, "area        %-8s %zu bytes\n", area_names[i], area_bytes[i]);
+		(void)fprintf(f, "area        %-8s %zu bytes\n", area_names[i], (size_t)r->own.size[i]);
 	for (unsigned n = 0; n < REGION_SLOTS; n++) {
 		const struct slot *s = &r->slots[n];
 		if (region_slot_alive(r, n))

@@ -18,18 +18,22 @@
 /* Changes whenever a structure in the region changes: builds with different numbers have different files. (Programs of
  * the tests have others, and less room.) */
 #ifndef REGION_LAYOUT
-#define REGION_LAYOUT 4
+#define REGION_LAYOUT 9
 #endif
 #ifndef REGION_CATALOG_BYTES
 #define REGION_CATALOG_BYTES ((size_t)(8 << 20) + 4096)
 #endif
 enum { REGION_SLOTS = 256 };
 
-/*   area       bytes */
+/*   area       bytes; STORE has as many as region_options says besides */
 #define REGION_AREAS(X)                          \
 	X(CATALOG, REGION_CATALOG_BYTES)         \
 	X(KEYS, (size_t)8 << 20)                 \
-	X(LIMITS, (size_t)12 << 20)
+	X(LIMITS, (size_t)12 << 20)              \
+	X(FLIGHTS, (size_t)1 << 20)              \
+	X(BREAKERS, (size_t)1 << 20)             \
+	X(PROGRESS, (size_t)1 << 19)             \
+	X(STORE, (size_t)0)
 
 enum region_area {
 #define X(name, bytes) AREA_##name,
@@ -44,12 +48,14 @@ struct slot {
 	_Atomic uint32_t pid;
 	_Atomic uint32_t connections; /* of web servers, live */
 	_Atomic uint32_t leaving;     /* it no longer accepts */
-	uint8_t unused[48];           /* a cache line of its own */
+	_Atomic int64_t beat_us;      /* when its loop last turned (CLOCK_MONOTONIC, 20 ms at a time): it is not stopped */
+	uint8_t unused[40];           /* a cache line of its own */
 };
 
 struct region_options {
 	const char *folder;   /* empty: the usual ones (mapping.h) */
 	const char *instance; /* tells installations of one user apart: hex digits */
+	size_t store_bytes;   /* of AREA_STORE; a file with another size is replaced */
 };
 
 struct region;

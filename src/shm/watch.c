@@ -12,8 +12,11 @@
 #include "shm/mapping.h"
 #include "shm/point.h"
 #include "shm/region.h"
+#include "shm/words.h"
 
 static const char MAGIC[8] = "cmpswch";
+
+enum { CHAIN_WORDS = 480 };
 
 /* Never to be changed: builds of all ages map it. What is new goes into `unused`. */
 struct watch_file {
@@ -23,7 +26,10 @@ struct watch_file {
 	_Atomic uint64_t heartbeat; /* ms */
 	struct watch_counter all;
 	_Atomic uint32_t complete;
-	char unused[4096 - 44];
+	_Atomic uint32_t chain_bytes;
+	_Atomic uint64_t chain_sum;
+	_Atomic uint64_t chain[CHAIN_WORDS];
+	char unused[4096 - 56 - 8 * CHAIN_WORDS];
 	struct watch_counter tag[WATCH_TAGS];
 };
 
@@ -36,6 +42,7 @@ struct watch {
 	bool holding;     /* byte and lease are ours */
 	bool has_byte;
 	uint64_t epoch;   /* of our lease */
+	char chain[8 * CHAIN_WORDS];
 	char note[256];
 };
 
@@ -221,6 +228,38 @@ void watch_beat(struct watch *w, int64_t polled_ms)
 int64_t watch_heartbeat_ms(const struct watch *w)
 {
 	return (int64_t)atomic_load_explicit(&w->file->heartbeat, memory_order_acquire);
+}
+
+/* Two may write at once, one of them stopped for long: what is of both has another sum. FNV-1a. */
+static uint64_t sum_of(const char *p, size_t n)
+{
+	uint64_t h = 0xcbf29ce484222325u ^ n;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (unsigned char)p[i]) * 0x100000001b3u;
+	return h;
+}
+
+void watch_keep_chain(struct watch *w, struct view text)
+{
+	if (text.n > sizeof w->chain)
+		text = VIEW_NONE;
+	size_t words = (text.n + 7) / 8;
+	memset(w->chain, 0, sizeof w->chain);
+	if (text.n)
+		memcpy(w->chain, text.p, text.n);
+	atomic_store_explicit(&w->file->chain_bytes, (uint32_t)text.n, memory_order_relaxed);
+	words_store(w->file->chain, w->chain, words * 8);
+	atomic_store_explicit(&w->file->chain_sum, sum_of(w->chain, text.n), memory_order_release);
+}
+
+struct view watch_chain(struct watch *w)
+{
+	uint64_t sum = atomic_load_explicit(&w->file->chain_sum, memory_order_acquire);
+	uint32_t n = atomic_load_explicit(&w->file->chain_bytes, memory_order_relaxed);
+	if (n == 0 || n > sizeof w->chain)
+		return VIEW_NONE;
+	words_load(w->chain, w->file->chain, (n + 7) / 8 * 8);
+	return sum_of(w->chain, n) == sum ? view_make(w->chain, n) : VIEW_NONE;
 }
 
 struct watch_counter *watch_counter(const struct watch *w, uint32_t n)

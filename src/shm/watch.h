@@ -49,6 +49,10 @@ void watch_give_up(struct watch *);
 void watch_beat(struct watch *, int64_t polled_ms);
 int64_t watch_heartbeat_ms(const struct watch *);
 
+/* Where the change feed has come to, as text: for whoever has the watch next. Too long is none; torn is none. */
+void watch_keep_chain(struct watch *, struct view);
+struct view watch_chain(struct watch *); /* valid until the next call; absent: none */
+
 /* The counters of tag n (taken modulo WATCH_TAGS), and those that count for every tag. */
 struct watch_counter *watch_counter(const struct watch *, uint32_t n);
 struct watch_counter *watch_counter_all(const struct watch *);

@@ -10,7 +10,6 @@
     COMPOSURE_BIN=build/composure tests/bench/limits.py [rounds] [seconds]
 """
 
-import statistics
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "integration"))
 from harness import servers  # noqa: E402
 from harness.alone import one_worker  # noqa: E402
 from harness.load import Stream, load  # noqa: E402
+from harness.measure import medians, rate_of  # noqa: E402
 from harness.process import BINARY  # noqa: E402
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 9
@@ -27,23 +27,14 @@ CLIENTS = 8
 
 
 def compare(title, sides):
-    """sides: {name: function of no argument that returns a figure}. The first is put over the second."""
-    seen = {name: [] for name in sides}
-    for round_ in range(ROUNDS):
-        for name in sorted(sides, reverse=bool(round_ % 2)):
-            seen[name].append(sides[name]())
-    median = {name: statistics.median(of) for name, of in seen.items()}
+    """Two sides; the first is put over the second."""
+    median = medians(sides, ROUNDS)
     first, second = sides
     print(f"{title}: {first} {median[first]:.2f}, {second} {median[second]:.2f}: {median[first] / median[second]:.2f}", flush=True)
 
 
 def rate(target, uri, key, status):
-    def run():
-        seen = load(target, Stream("all", uri, key, connections=CLIENTS), seconds=SECONDS)["all"]
-        if seen.failed or list(seen.status) != [status]:
-            sys.exit(f"limits: {seen}")
-        return seen.rate
-    return run
+    return rate_of(target, uri, key, status, connections=CLIENTS, seconds=SECONDS)
 
 
 def neighbour(workers, victim, hammer):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import servers  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.process import Home  # noqa: E402
+from harness.replica import Replica  # noqa: E402
 from harness.tap import Tap  # noqa: E402
 
 LOG_TAIL = 6000  # characters of each program's output that a failed test shows
@@ -94,6 +95,19 @@ def own_database(own_cluster):
     database.migrate()
     database.load_demo(rows=1000)
     return database
+
+
+@pytest.fixture
+def replica_of(new_home):
+    """replica_of(own_cluster, **settings): a cluster that follows it."""
+    made = []
+
+    def make(primary, **settings):
+        made.append(Replica(new_home, primary, f"replica{len(made)}", **settings))
+        return made[-1]
+    yield make
+    for replica in made:
+        replica.end()
 
 
 @pytest.fixture

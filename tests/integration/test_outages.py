@@ -54,6 +54,18 @@ def test_postgresql_may_be_restarted_under_a_worker(own_cluster, own_database, w
     assert made.processes[0].pid == pid and made.processes[0].alive()
 
 
+def test_what_was_read_before_a_restart_serves_the_next_outage(own_cluster, own_database, worker):
+    """Nobody knows what was committed around a restart, so all is asked for anew; who cannot ask has what is kept."""
+    made, key = worker(own_database, deadline_ms=3000), own_database.keys["demo"]
+    wait_until(lambda: "hit" in ask(made, "/api/users/7", key).headers["cache-status"], "a hit")
+    own_cluster.restart()
+    wait_until(lambda: "out of date: PostgreSQL was restarted" in made.output(), "the feed to tell of the restart")
+    wait_until(lambda: ask(made, "/api/users/8", key).status == 200, "the key to be known again")
+    own_cluster.stop()
+    answer = ask(made, "/api/users/7", key)
+    assert answer.status == 200 and "stale-if-error" in answer.headers["cache-status"], answer.head
+
+
 def test_postgresql_that_stands_still_costs_no_more_than_the_deadline(own_cluster, own_database, worker):
     made = worker(own_database, deadline_ms=500)
     pid, key = made.processes[0].pid, own_database.keys["demo"]

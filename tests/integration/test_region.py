@@ -193,6 +193,24 @@ def test_nothing_is_torn_and_nothing_stays_locked_by_random_kills(new_home, plac
     assert settled.popen.wait(60) == 0, settled.output()
 
 
+@pytest.mark.skipif(not POINTS, reason="configured without --enable-test-points")
+def test_nothing_is_torn_when_writers_of_the_store_die_inside(new_home, place, running):
+    """One goes on all the time, others die in the middle of an answer or a flight."""
+    program = new_home.copy(LOAD / "region_churn")
+    choose = random.Random(5)
+    lasting = Process(new_home, "lasting", [program, place])
+    for point in ("store-locked", "store-writing", "store-evicting", "store-written", "flight-taken"):
+        dying = [Process(new_home, f"{point}{n}", [program, place],
+                         env={"COMPOSURE_POINT": f"{point}:kill:{choose.randint(1, 300)}"}) for n in range(3)]
+        for process in dying:
+            assert process.popen.wait(30) == -signal.SIGKILL, process.output()
+            assert "violation" not in process.output(), process.output()
+    settled = Process(new_home, "settle", [program, place, "--settle"])
+    assert settled.popen.wait(60) == 0, settled.output()
+    assert lasting.alive(), lasting.output()
+    lasting.kill()
+
+
 def test_every_request_is_answered_rightly_or_lost_with_its_worker(fresh_database, place, workers):
     """Groups of workers are killed and stopped under load, others come. Nobody waits past the deadline."""
     key = fresh_database.keys["demo"]

@@ -98,7 +98,7 @@ def fingerprint(api):
     """Of all that anybody could have changed."""
     tables = [t for t, in api.sql("""
         SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind = 'r' AND n.nspname IN ('public', 's', 'composure') AND c.relname !~ '^(change|feed|answer|idempotency|bucket|limit_)'""")]
+         WHERE c.relkind = 'r' AND n.nspname IN ('public', 's', 'composure') AND c.relname !~ '^(change|feed|follow|answer|idempotency|bucket|limit_)'""")]
     content = [(t, api.value(f"SELECT count(*) || ' ' || coalesce(sum(hashtext(t::text)), 0) FROM {t} t")) for t in sorted(tables)]
     rights = api.value("SELECT string_agg(rolname || rolsuper || rolcreaterole, ',' ORDER BY rolname) FROM pg_roles")
     objects = api.value("SELECT count(*) || ' ' || sum(oid::bigint) FROM pg_class WHERE relnamespace::regnamespace::text <> 'pg_toast'")

@@ -30,7 +30,7 @@ SELECT composure.expose(name, key => '{{id}}') FROM unnest('{{slow,slow_too,rare
 def site(fresh_database, worker):
     """The worker, which has had some ordinary requests, and the demo's key."""
     fresh_database.sql(VIEWS)
-    workers, key = worker(fresh_database, log="none"), fresh_database.keys["demo"]
+    workers, key = worker(fresh_database, log="none", cache_bytes=0), fresh_database.keys["demo"]
     load(workers, Stream("page", "/api/users?limit=50", key, count=50), Stream("row", "/api/users/{}", key, count=50),
          seconds=20)
     return workers, key

@@ -8,8 +8,8 @@ from sqlcluster import Session
 COLUMN = {"name", "type_oid", "base_oid", "type_kind", "type", "category", "elem_oid", "array_oid", "not_null", "hidden",
           "read_only", "has_default", "generated", "sortable", "nondeterministic"}
 RESOURCE = {"name", "oid", "schema", "relation", "kind", "methods", "columns", "key", "order", "page_default",
-            "page_max", "cache", "scope", "ttl_bound_ms", "cost_read", "cost_write", "idempotency", "owner", "deadline_ms", "rls", "force_rls",
-            "reading_runs_code", "writing_runs_code", "exact_count", "regular_expressions", "select_roles", "insert_roles", "update_roles", "delete_roles"}
+            "page_max", "cache", "scope", "ttl_bound_ms", "touches", "cost_read", "cost_write", "idempotency", "owner", "deadline_ms", "rls", "force_rls",
+            "reading_runs_code", "writing_runs_code", "exact_count", "regular_expressions", "partial", "optional", "select_roles", "insert_roles", "update_roles", "delete_roles"}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_a_resource_has_exactly_the_documented_members(session):
         "name": "t", "oid": oid, "schema": "public", "relation": "t", "kind": "r",
         "methods": ["GET", "POST", "PATCH", "PUT", "DELETE"], "key": ["id"],
         "order": [{"column": "id", "desc": False, "nulls_first": False}], "page_default": 50, "page_max": 200,
-        "cache": None, "scope": "role", "ttl_bound_ms": None, "cost_read": 1, "cost_write": 1, "idempotency": "optional", "owner": None, "deadline_ms": None,
-        "rls": False, "force_rls": False, "reading_runs_code": False, "writing_runs_code": False, "exact_count": False, "regular_expressions": False,
+        "cache": None, "scope": "role", "ttl_bound_ms": None, "touches": [], "cost_read": 1, "cost_write": 1, "idempotency": "optional", "owner": None, "deadline_ms": None,
+        "rls": False, "force_rls": False, "reading_runs_code": False, "writing_runs_code": False, "exact_count": False, "regular_expressions": False, "partial": False, "optional": [],
         "select_roles": [], "insert_roles": [],
         "update_roles": [], "delete_roles": []}
     assert t["columns"][0] == {

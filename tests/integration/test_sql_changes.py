@@ -248,12 +248,43 @@ def test_a_renamed_or_dropped_key_never_fails_a_write(session):
     session.expose("users")
     session.expose("users", name="by_code", key=["code"])
     session.run("ALTER TABLE public.users RENAME COLUMN id TO ident")
-    assert session.wrote("INSERT INTO public.users (ident) VALUES (1)") == [("by_code", None, False), ("users", None, False)]
+    assert session.wrote("INSERT INTO public.users (ident, code) VALUES (1, 'c')") == [("by_code", ["c"], False), ("users", None, False)]
+    assert session.wrote("UPDATE public.users SET name = 'w'") == [("by_code", ["c"], False), ("users", None, False)]
     assert session.follow() == ["by_code", "users"]
     session.run("SELECT set_config('composure.noted', '', true)")
     assert session.wrote("UPDATE public.users SET name = 'x'")[1] == ("users", ["1"], False)
     session.run("ALTER TABLE public.users DROP COLUMN code")
-    assert ("users", None, False) in session.wrote("UPDATE public.users SET name = 'y'")
+    assert session.wrote("UPDATE public.users SET name = 'y'") == [("by_code", None, False), ("users", ["1"], False)]
+
+
+def test_columns_may_have_the_names_of_what_a_trigger_uses_itself(session):
+    names = ["own", "k1", "noted", "listed", "op", "hard", "tg_op", "found", "new_rows", "old_rows", "row_1", "loop", "r", "It's \"q\" %1$s"]
+    quoted = ['"' + n.replace('"', '""').replace("%", "%%") + '"' for n in names]
+    session.run("CREATE TABLE public.odd (" + ", ".join(f"{q} text" for q in quoted) + f", PRIMARY KEY ({', '.join(quoted)}))", ())
+    session.expose("odd")
+    for text, keys, hard in [("INSERT INTO public.odd SELECT " + ", ".join(f"'{i}'" for i in range(14)), ["0,1,2,3,4,5,6,7,8,9,10,11,12,13"], False),
+                             ("UPDATE public.odd SET own = 'x'", ["0,1,2,3,4,5,6,7,8,9,10,11,12,13", "x,1,2,3,4,5,6,7,8,9,10,11,12,13"], False),
+                             ("DELETE FROM public.odd", ["x,1,2,3,4,5,6,7,8,9,10,11,12,13"], True)]:
+        assert session.wrote(text) == [("odd", keys, hard)]
+    # Renamed, none is read from anything else.
+    for n, q in enumerate(quoted):
+        session.run(f"ALTER TABLE public.odd RENAME COLUMN {q} TO renamed_{n}", ())
+        assert session.wrote("INSERT INTO public.odd SELECT " + ", ".join(f"'{i}'" for i in range(14))) == [("odd", None, False)], q
+        assert session.wrote("DELETE FROM public.odd") == [("odd", None, True)], q
+        session.run(f"ALTER TABLE public.odd RENAME COLUMN renamed_{n} TO {q}", ())
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "9999999999999999999", "1e3"])
+def test_a_setting_that_is_no_number_fails_no_write(session, wrong):
+    session.expose("users")
+    session.expose("parts")
+    session.run("SELECT set_config('composure.noted', %s, false)", wrong)
+    session.noted()
+    session.run("INSERT INTO public.users (id) VALUES (1); INSERT INTO public.parts VALUES (1, '2026-01-01+00'); "
+                "INSERT INTO public.users (id) SELECT generate_series(2, 200)")
+    noted = session.noted()
+    assert {r for r, _, _ in noted} == {"users", "parts"} and ("users", None, False) in noted
+    session.run("RESET composure.noted")
 
 
 # Where the triggers are
@@ -769,3 +800,21 @@ def test_what_runs_under_a_superuser_is_not_made_to_by_one(cluster):
     finally:
         cluster.psql("postgres", "-c", "DROP DATABASE changes_owned WITH (FORCE)")
         cluster.psql("postgres", "-c", "DROP ROLE changes_owner")
+
+
+def test_a_writers_own_types_do_not_run_as_us(session):
+    """The triggers' functions are the owner's: a type of the writer's that is called as one of PostgreSQL's is not taken."""
+    session.run("""CREATE TABLE public.written (id int PRIMARY KEY, name text); INSERT INTO public.written VALUES (1, 'a');
+        CREATE ROLE writes_only; GRANT SELECT, INSERT, UPDATE ON public.written TO writes_only""")
+    session.run("SELECT composure.expose('public.written', cache => 'ttl=60')")
+    session.run("SET SESSION AUTHORIZATION writes_only")
+    try:
+        session.run("""CREATE TEMP TABLE seen (who pg_catalog.text); GRANT ALL ON pg_temp.seen TO PUBLIC;
+            CREATE FUNCTION pg_temp.look(v pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS
+              $$BEGIN INSERT INTO pg_temp.seen VALUES (current_user); RETURN true; END$$;
+            CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.look(VALUE))""")
+        session.run("UPDATE public.written SET name = 'b' WHERE id = 1")
+        session.run("INSERT INTO public.written VALUES (2, 'c')")
+        assert session.run("SELECT DISTINCT who FROM pg_temp.seen WHERE who <> 'writes_only'") == []
+    finally:
+        session.run("RESET SESSION AUTHORIZATION")

@@ -60,12 +60,12 @@ def test_the_demo_again_leaves_everything_as_it_is(session, fresh_database):
 def test_the_demo_is_exposed_as_documented(session):
     resources = {r["name"]: r for r in session.catalog()["resources"]}
     assert set(resources) == {"users", "payments", "countries", "currencies"}
-    public = "public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600"
+    public = "ttl=300, public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600"
     for name in ("countries", "currencies"):
         assert (resources[name]["cache"], resources[name]["methods"]) == (public, ["GET"])
         assert resources[name]["select_roles"] == ["api_user", "composure_anonymous"]
     for name in ("users", "payments"):
-        assert resources[name]["cache"] == "stale-if-error=600"
+        assert resources[name]["cache"] == "ttl=30, stale-if-error=600"
         assert resources[name]["select_roles"] == resources[name]["insert_roles"] == ["api_user"]
 
 

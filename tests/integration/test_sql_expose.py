@@ -90,6 +90,13 @@ REFUSED = [
     ("'public.users', default_order => ', name'", 'default_order: ", name" is not understood', "like SQL"),
     ("'public.users', default_order => 'name,'", "default_order: a column is missing after the last comma", "like SQL"),
     ("'public.users', default_order => 'name, name desc'", 'default_order: column "name" is there twice', "once"),
+    ("'public.users', optional => '{nope}'", 'optional: table public.users has no column "nope"', "Its columns are: id, name, email"),
+    ("'public.users', optional => '{NULL}'", 'optional: table public.users has no column ""', "Its columns are:"),
+    ("'public.users', optional => '{age,id}'", 'optional: column "id" is part of the key', "no page a cursor"),
+    ("'public.plain_view', key => '{name}', optional => '{name}'", 'optional: column "name" is part of the key', "no page a cursor"),
+    ("'public.users', optional => '{age}', default_order => 'name, age desc'", 'optional: the default order uses column "age"', "default_order"),
+    ("'public.users', optional => '{email}', owner => 'email'", 'optional: column "email" says whose row it is', "Every query"),
+    ("'public.users', optional => '{password}', hidden => '{password}'", 'optional: column "password" is hidden', "in no answer"),
     ("'public.users', name => ''", 'name: "" cannot be part of a URL', "Choose another"),
     ("'public.users', name => '.'", 'name: "." cannot be part of a URL', "Choose another"),
     ("'public.users', name => '..'", 'name: ".." cannot be part of a URL', "Choose another"),
@@ -176,6 +183,35 @@ def test_expose_tells_the_path_and_what_it_decided(session):
         "  deadline 1500 ms",
         "  cached   for each role (a table without row-level security)"]
     assert session.said == ""
+
+
+def test_partial_answers_are_allowed_by_expose_and_no_longer_without(session):
+    said = session.one(expose("'public.users', partial => true, optional => '{age,extra}'"))
+    assert "  partial  also where nobody asks for it" in said and "  optional age, extra" in said
+    users = session.resource("users")
+    assert (users["partial"], users["optional"]) == (True, ["age", "extra"])
+    version = session.one("SELECT catalog_version FROM composure.installation")
+    said = session.one(expose("'public.users'"))
+    assert "partial" not in said and "optional" not in said
+    users = session.resource("users")
+    assert (users["partial"], users["optional"]) == (False, [])
+    assert session.one("SELECT catalog_version FROM composure.installation") > version
+
+
+def test_an_optional_column_that_is_gone_is_a_problem_of_the_resource(session):
+    session.run(expose("'public.users', optional => '{age}'"))
+    session.run("ALTER TABLE public.users DROP COLUMN age")
+    assert session.one("SELECT state FROM composure.resources") == 'column "age" is gone: expose it again'
+
+
+def test_optional_columns_beside_volatile_functions_are_a_warning(session):
+    session.run("CREATE FUNCTION public.costly() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1'")
+    session.run("CREATE VIEW public.costs AS SELECT id, public.costly() AS c FROM public.users")
+    session.run(expose("'public.costs', key => '{id}', optional => '{c}'"))
+    assert "view public.costs calls the volatile function costly()" in session.said and "STABLE" in session.said
+    session.run("ALTER FUNCTION public.costly() STABLE")
+    session.run(expose("'public.costs', key => '{id}', optional => '{c}'"))
+    assert "volatile" not in session.said
 
 
 def test_a_relation_is_found_in_the_callers_search_path(session):

@@ -201,7 +201,7 @@ def test_the_worker_role_has_the_settings_of_a_worker_and_no_rights(bare_databas
         "composure.idem_record(text,text,bytea,text,text,integer,text,text,integer)", "composure.idem_sweep()",
         "composure.key_lookup(text)",
         "composure.lease(text,text,text[],integer[],integer[],integer[],integer[],integer[],integer[])",
-        "composure.limit_sweep()"]
+        "composure.limit_sweep()", "composure.noted()"]
     assert worker.column("SELECT relname FROM pg_class WHERE relnamespace = 'composure'::regnamespace "
                          "AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE')") == []
     worker.run("SET ROLE composure_anonymous")

@@ -1,6 +1,7 @@
 """Writes over HTTP: idempotency, preconditions, what is refused, and what code of the user's may not leave behind."""
 
 import json
+import signal
 import threading
 
 import pytest
@@ -575,6 +576,30 @@ def test_a_frozen_postgresql_costs_the_deadline_and_nothing_is_written_twice(own
     own_cluster.thaw()
     assert wait_until(lambda: api.post(once="ice").status == 201, "the thaw")
     assert count(own_database) == before + 1
+
+
+def test_a_worker_that_is_stopped_in_a_transaction_holds_its_locks_no_longer_than_the_deadline(fresh_database, worker):
+    running = worker(fresh_database, deadline_ms=1500)
+    api = Api(running, fresh_database.keys["demo"])
+    fresh_database.sql("""CREATE FUNCTION public.slowly() RETURNS trigger LANGUAGE plpgsql AS
+                             $$BEGIN PERFORM pg_sleep(0.7); RETURN NEW; END$$;
+                           CREATE TRIGGER slowly BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION public.slowly()""")
+    key, process = fresh_database.keys["demo"], running.processes[0]
+    head = {"Authorization": f"Bearer {key}", "Idempotency-Key": "stopped", "Content-Type": "application/json"}
+    with running.fcgi() as c:
+        c.send(fastcgi.request(1, "PATCH", "/api/users/1", head, b'{"name":"stopped"}'))
+        wait_until(lambda: fresh_database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1, "the write")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: fresh_database.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'") == 1,
+                       "its first trip to be over")
+            wait_until(lambda: fresh_database.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'") == 0,
+                       "PostgreSQL to end it", 5)
+            fresh_database.sql("SELECT FROM public.users WHERE id = 1 FOR UPDATE NOWAIT")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert c.receive().status in (503, 504)
+    assert fresh_database.value("SELECT name FROM public.users WHERE id = 1") != "stopped"
 
 
 def test_requests_over_their_bounds_are_refused_unread(fresh_database, worker):

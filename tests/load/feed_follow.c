@@ -42,8 +42,9 @@ static void line(const char *fmt, ...)
 	va_end(args);
 }
 
-static void changed(void *context, struct view resource, const struct view *keys, unsigned n_keys)
+static void changed(void *context, struct view resource, const struct view *keys, unsigned n_keys, bool hard)
 {
+	(void)hard;
 	(void)context;
 	printf("%lld changed %.*s", (long long)clock_us(), VIEW_ARG(resource));
 	for (unsigned i = 0; i < n_keys; i++)
@@ -51,15 +52,22 @@ static void changed(void *context, struct view resource, const struct view *keys
 	putchar('\n');
 }
 
-static void everything(void *context, struct view why)
+static void everything(void *context, struct view why, bool hard)
 {
+	(void)hard;
 	(void)context;
 	line("everything %.*s", VIEW_ARG(why));
 	fflush(stdout);
 }
 
-static void polled(void *context, int64_t asked_us)
+static void telling(void *context, uint64_t lsn, int64_t asked_us)
 {
+	(void)context, (void)lsn, (void)asked_us;
+}
+
+static void polled(void *context, int64_t asked_us, uint64_t lsn)
+{
+	(void)lsn;
 	(void)context;
 	line("polled %lld", (long long)(clock_us() - asked_us));
 	fflush(stdout);
@@ -135,7 +143,7 @@ int main(int argc, char **argv)
 
 	struct follower f = { .loop = loop_create() };
 	struct pool *pool = f.loop ? pool_create(f.loop, &pool_options) : NULL;
-	struct feed_owner owner = { changed, everything, polled, failed, &f };
+	struct feed_owner owner = { changed, everything, telling, polled, failed, &f };
 	f.feed = pool ? feed_create(f.loop, pool, &options, &owner) : NULL;
 	f.signals.ready = on_signal;
 	if (!f.feed || loop_io_start(f.loop, &f.signals, signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), LOOP_READ, false)) {

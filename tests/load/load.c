@@ -8,7 +8,9 @@
  * when it has its answer; with it requests fall due at that rate whatever the answers do, and one that found no
  * connection free counts from when it fell due, so that a stall is seen by all whom it would have hit. Writes a line of
  * JSON for each stream. Answers that contain --mark are counted apart; what is still out of a stream with --abandon at
- * the end is not waited for. --headers-of FILE adds one of its lines to each request, in turn.
+ * the end is not waited for. --headers-of FILE adds one of its lines to each request, in turn. --records FILE gets a
+ * line for each request: its stream, when it fell due and how long it took (microseconds of CLOCK_MONOTONIC), its
+ * status, 0 without an answer, and its Cache-Status. SIGTERM ends a run before its time, as its time would.
  */
 #include "config.h"
 
@@ -17,9 +19,11 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -95,6 +99,8 @@ struct load {
 	int port;
 	int64_t end_us;
 	struct timer end, give_up;
+	struct io told_to_end;
+	FILE *records;
 	struct stream stream[STREAMS_MAX];
 	unsigned n_streams;
 	bool ending;
@@ -270,6 +276,22 @@ static void link_rest(struct link *k)
 	k->stream->idle = k;
 }
 
+static struct view cache_status(struct view answer)
+{
+	static const char name[] = "Cache-Status: ";
+	const char *at = answer.n ? memmem(answer.p, answer.n, name, sizeof name - 1) : NULL;
+	struct view line = VIEW(""), rest = at ? view_skip(answer, (size_t)(at - answer.p) + sizeof name - 1) : line;
+	(void)view_split(&rest, '\r', &line);
+	return line;
+}
+
+static void record(const struct stream *s, int64_t since_us, int64_t took_us, int status, struct view answer)
+{
+	if (s->load->records)
+		(void)fprintf(s->load->records, "%s %lld %lld %d %.*s\n", s->name, (long long)since_us, (long long)took_us, status,
+		              VIEW_ARG(cache_status(answer)));
+}
+
 /* What came of the request that is out. */
 static void link_done(struct link *k, int status, const char *failure)
 {
@@ -277,6 +299,7 @@ static void link_done(struct link *k, int status, const char *failure)
 	struct load *l = s->load;
 	int64_t took = clock_us() - k->since_us;
 	s->out--;
+	record(s, k->since_us, took, failure ? 0 : status, buf_view(&k->answer));
 	if (failure) {
 		if (s->failed++ < SHOWN_FAILURES)
 			(void)fprintf(stderr, "load: %s: %s after %lld us\n", s->name, failure, (long long)took);
@@ -354,6 +377,7 @@ static void send_request(struct link *k, int64_t since_us)
 		/* Not from within: a server that is gone would make this a recursion. */
 		s->out--;
 		s->failed++;
+		record(s, since_us, 0, 0, VIEW(""));
 		link_rest(k);
 		return;
 	}
@@ -532,12 +556,43 @@ static void on_due(struct timer *t)
 		loop_timer_set(s->load->loop, t, s->next_us);
 }
 
-static void on_end(struct timer *t)
+static _Noreturn void fail(const char *why)
 {
-	struct load *l = CONTAINER_OF(t, struct load, end);
+	(void)fprintf(stderr, "load: %s\n", why);
+	exit(2);
+}
+
+static void begin_to_end(struct load *l)
+{
 	l->ending = true;
 	loop_timer_set(l->loop, &l->give_up, loop_now_us(l->loop) + LAST_WAIT_US);
 	stop_when_over(l);
+}
+
+static void on_end(struct timer *t)
+{
+	begin_to_end(CONTAINER_OF(t, struct load, end));
+}
+
+static void on_told_to_end(struct io *io, unsigned events)
+{
+	(void)events;
+	struct load *l = CONTAINER_OF(io, struct load, told_to_end);
+	loop_io_stop(l->loop, io);
+	loop_timer_stop(l->loop, &l->end);
+	begin_to_end(l);
+}
+
+static void take_sigterm(struct load *l)
+{
+	sigset_t set;
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	l->told_to_end.ready = on_told_to_end;
+	if (fd < 0 || loop_io_start(l->loop, &l->told_to_end, fd, LOOP_READ, false) < 0)
+		fail("no signalfd");
 }
 
 static void on_give_up(struct timer *t)
@@ -592,12 +647,6 @@ static void report(struct stream *s, double seconds)
 	       times_at(&s->marked, 1000));
 }
 
-static _Noreturn void fail(const char *why)
-{
-	(void)fprintf(stderr, "load: %s\n", why);
-	exit(2);
-}
-
 static struct stream *stream_add(struct load *l, const char *name)
 {
 	if (l->n_streams == STREAMS_MAX)
@@ -625,6 +674,13 @@ static void read_lines(struct stream *s, const char *path)
 	(void)fclose(f);
 }
 
+static void open_records(struct load *l, const char *path)
+{
+	l->records = fopen(path, "we");
+	if (!l->records)
+		fail("the file of --records cannot be written");
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -633,7 +689,7 @@ int main(int argc, char **argv)
 		{ "body", 1, NULL, 'b' },   { "header", 1, NULL, 'h' }, { "connections", 1, NULL, 'c' },
 		{ "rate", 1, NULL, 'r' },   { "count", 1, NULL, 'k' }, { "from", 1, NULL, 'f' },
 		{ "to", 1, NULL, 'o' },     { "mark", 1, NULL, 'a' },  { "late-us", 1, NULL, 'l' },
-		{ "abandon", 0, NULL, 'd' }, { "headers-of", 1, NULL, 'H' },
+		{ "abandon", 0, NULL, 'd' }, { "headers-of", 1, NULL, 'H' }, { "records", 1, NULL, 'R' },
 		{ NULL, 0, NULL, 0 },
 	};
 	static struct load l;
@@ -642,12 +698,13 @@ int main(int argc, char **argv)
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (o == '?')
 			return 2;
-		if (!strchr("sptn", o) && !s)
+		if (!strchr("sptnR", o) && !s)
 			fail("--stream NAME comes first");
 		switch (o) {
 		case 's': l.socket = optarg; break;
 		case 'p': l.port = atoi(optarg); break;
 		case 't': seconds = strtod(optarg, NULL); break;
+		case 'R': open_records(&l, optarg); break;
 		case 'n': s = stream_add(&l, optarg); break;
 		case 'u': s->uri = optarg; break;
 		case 'm': s->method = optarg; break;
@@ -672,6 +729,7 @@ int main(int argc, char **argv)
 		fail("no event loop");
 	l.end.fire = on_end;
 	l.give_up.fire = on_give_up;
+	take_sigterm(&l);
 	int64_t begin = clock_us();
 	loop_timer_set(l.loop, &l.end, begin + (int64_t)(seconds * 1e6));
 	for (unsigned i = 0; i < l.n_streams; i++)
@@ -680,5 +738,7 @@ int main(int argc, char **argv)
 	double took = (double)(clock_us() - begin) / 1e6;
 	for (unsigned i = 0; i < l.n_streams; i++)
 		report(&l.stream[i], took);
+	if (l.records && fclose(l.records) != 0)
+		fail("the file of --records cannot be written");
 	return 0;
 }

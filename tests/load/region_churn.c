@@ -1,12 +1,12 @@
 /* region_churn: uses the shared region as a worker does, as fast as it can, and checks that what it reads is whole.
  *
  *     region_churn FOLDER            until it is killed
- *     region_churn FOLDER --settle   until each set of the key cache and the catalog can be written: locks of the dead
- *                                    are freed, whoever died where
+ *     region_churn FOLDER --settle   until each set of the key cache, the catalog and each shard of the store can be
+ *                                    written, and each flight be led: locks of the dead are freed, whoever died where
  *     region_churn FOLDER --attach N N times: how long attaching takes, in nanoseconds of user and of wall time
  *
- * Exit status 1 and a line on standard output when something read is not as somebody wrote it. Every key's record and
- * every published text can be told from its first bytes alone, so what is torn or mixed shows.
+ * Exit status 1 and a line on standard output when something read is not as somebody wrote it. Every key's record,
+ * every published text and every answer can be told from its first bytes alone, so what is torn or mixed shows.
  */
 #include "config.h"
 
@@ -16,17 +16,21 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../unit/answers.h"
 #include "base/loop.h"
+#include "cache/flight.h"
 #include "cache/generation.h"
 #include "gate/keycache.h"
 #include "shm/published.h"
 
-enum { KEYS = 20000, TEXT_MAX = 200000, SETTLE_US = 20000000 };
+enum { KEYS = 20000, TEXT_MAX = 200000, SETTLE_US = 20000000, STORE_BYTES = 8500000, ANSWERS = 4000, FLIGHTS = 20 };
 
 static struct region *region;
 static struct watch *watch;
 static struct published *published;
 static struct keycache *keys;
+static struct store *store;
+static struct flights *flights;
 static uint64_t seed;
 
 static uint64_t draw(void)
@@ -47,11 +51,15 @@ static void attach(const char *folder)
 {
 	static const char instance[] = "c0ffee0000000000";
 	watch = watch_open(folder, instance);
-	region = region_open(&(struct region_options){ .folder = folder, .instance = instance });
+	region = region_open(&(struct region_options){ .folder = folder, .instance = instance, .store_bytes = STORE_BYTES });
 	if (!watch || !region)
 		violation("no memory");
 	published = published_open(region, AREA_CATALOG);
 	keys = keycache_open(region, watch, 60000000, 60000000);
+	store = store_open(region);
+	flights = flights_open(region);
+	if (!store || !flights)
+		violation("no memory");
 	region_ready(region);
 	if (!region_is_shared(region) || !watch_is_shared(watch)) {
 		printf("violation: not shared: %s %s\n", region_note(region).p, watch_note(watch).p);
@@ -61,6 +69,8 @@ static void attach(const char *folder)
 
 static void detach(void)
 {
+	store_close(store);
+	flights_close(flights);
 	keycache_close(keys);
 	published_close(published);
 	region_close(region);
@@ -99,7 +109,7 @@ static void use_key(void)
 	struct key_record expected = record_of(n), got;
 	struct view id = view_make(expected.id, sizeof expected.id);
 	int64_t now = clock_us();
-	uint32_t generation = keycache_generation(keys, id);
+	uint64_t generation = keycache_generation(keys, id);
 	enum key_state st = keycache_get(keys, id, now, &got);
 	if (st == KEY_OLD)
 		violation("a key is old before its time");
@@ -113,6 +123,36 @@ static void use_key(void)
 		keycache_put_unknown(keys, id, generation, now);
 	else
 		keycache_put(keys, &expected, generation, now);
+}
+
+static uint64_t hash_of(unsigned n)
+{
+	return answers_mix(n / 2 + 1) | 1; /* two keys each: a hash alone must not do */
+}
+
+static void use_answer(void)
+{
+	unsigned n = (unsigned)(draw() % ANSWERS);
+	struct store_entry e;
+	struct store_ref ref;
+	enum answer_found what = answer_find(store, hash_of(n), n, &e, &ref);
+	if (what == ANSWER_WRONG)
+		violation("an answer is not as it was put");
+	if (what == ANSWER_WHOLE)
+		store_used(store, &ref, clock_us());
+	if (what == ANSWER_NONE || draw() % 8 == 0)
+		(void)answer_put(store, hash_of(n), n, clock_us(), (int64_t)draw());
+}
+
+static enum flight_role use_flight(unsigned n)
+{
+	struct flight_ref ref;
+	int64_t now = clock_us();
+	atomic_store(&region_slot(region)->beat_us, now);
+	enum flight_role role = flight_take(flights, answers_mix(n + 1), draw() % 3, now, 0, &ref);
+	if (role == FLIGHT_LEAD)
+		flight_end(flights, &ref);
+	return role;
 }
 
 static void check_published(void)
@@ -143,6 +183,7 @@ static void repair(void)
 {
 	(void)published_repair(published, region);
 	(void)keycache_repair(keys);
+	(void)store_repair(store);
 }
 
 static void churn(void)
@@ -150,6 +191,10 @@ static void churn(void)
 	for (unsigned round = 0;; round++) {
 		for (int i = 0; i < 200; i++)
 			use_key();
+		for (unsigned i = 0; i < 400; i++) {
+			use_answer();
+			(void)use_flight(i % FLIGHTS);
+		}
 		check_published();
 		if (round % 4 == 0)
 			(void)publish();
@@ -167,7 +212,7 @@ static void churn(void)
 /* Alone or not: everything can be written again. */
 static void settle(void)
 {
-	int64_t end = clock_us() + SETTLE_US;
+	int64_t end = clock_us() + SETTLE_US, begun_ms = watch_clock_ms();
 	for (unsigned n = 0; n < KEYS; n += 2) {
 		struct key_record r = record_of(n), got;
 		struct view id = view_make(r.id, sizeof r.id);
@@ -180,13 +225,25 @@ static void settle(void)
 			repair();
 		}
 	}
+	for (unsigned n = 0; n < ANSWERS; n++) {
+		while (!answer_put(store, hash_of(n), n, clock_us(), 1)) {
+			if (clock_us() > end)
+				violation("a shard of the store cannot be written");
+			repair();
+		}
+	}
+	for (unsigned n = 0; n < FLIGHTS; n++)
+		while (use_flight(n) != FLIGHT_LEAD)
+			if (clock_us() > end)
+				violation("a flight cannot be led");
 	while (publish() != PUBLISHED) {
 		if (clock_us() > end)
 			violation("nothing can be published");
 		repair();
 	}
 	check_published();
-	while (region_alone(region) && !watch_hold(watch, watch_clock_ms()))
+	/* By us, or by somebody who has come meanwhile. */
+	while (region_alone(region) && !watch_hold(watch, watch_clock_ms()) && watch_heartbeat_ms(watch) <= begun_ms)
 		if (clock_us() > end)
 			violation("the watch cannot be had");
 	printf("settled\n");

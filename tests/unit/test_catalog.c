@@ -45,7 +45,8 @@
 	"{\"constraint\":\"fk\",\"from\":1,\"from_columns\":[\"a \\\"b\\\"\"],\"to\":16384,\"to_columns\":[\"id\"],"   \
 	"\"unique\":true}"
 #define USERS                                                                                                          \
-	RESOURCE("users", ID "," SECRET_COLUMN "," ODD, "\"id\"", BY_ID, "\"cache\":\"ttl=30\",\"owner\":\"secret\",")
+	RESOURCE("users", ID "," SECRET_COLUMN "," ODD, "\"id\"", BY_ID,                                              \
+		"\"cache\":\"ttl=30\",\"owner\":\"secret\",\"partial\":true,\"optional\":[\"a \\\"b\\\"\"],")
 
 static struct catalog *parse(const char *json)
 {
@@ -92,6 +93,9 @@ static void a_catalog_is_read_whole(void **state)
 	const struct resource *r = catalog_resource(c, VIEW("users"));
 	assert_non_null(r);
 	assert_true(r->exact_count);
+	assert_true(r->partial);
+	assert_true(r->columns[2].optional);
+	assert_false(r->columns[0].optional);
 	assert_int_equal(r->columns[0].array_oid, 1016);
 	assert_int_equal(r->oid, 16384);
 	assert_view(r->relation, "\"public\".\"users\"");

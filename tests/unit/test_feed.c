@@ -26,6 +26,7 @@ static struct bench {
 
 	char told[8192];                 /* what the owner was told, a line each */
 	int64_t asked_us;                /* with the last polled() */
+	uint64_t told_lsn, heard_lsn;
 	void (*on_told)(struct bench *); /* called from within callbacks */
 } b;
 
@@ -132,7 +133,7 @@ static void tell(const char *fmt, ...)
 		b.on_told(&b);
 }
 
-static void changed(void *context, struct view resource, const struct view *keys, unsigned n_keys)
+static void changed(void *context, struct view resource, const struct view *keys, unsigned n_keys, bool hard)
 {
 	char line[4096];
 	int n = snprintf(line, sizeof line, "%.*s", VIEW_ARG(resource));
@@ -140,19 +141,27 @@ static void changed(void *context, struct view resource, const struct view *keys
 	assert_true(keys || n_keys == 0);
 	for (unsigned i = 0; i < n_keys; i++)
 		n += snprintf(line + n, sizeof line - (size_t)n, " %.*s", VIEW_ARG(keys[i]));
-	tell("%s%s\n", line, keys ? "" : " *");
+	tell("%s%s%s\n", line, keys ? "" : " *", hard ? " hard" : "");
 }
 
-static void everything(void *context, struct view why)
+static void everything(void *context, struct view why, bool hard)
 {
 	assert_ptr_equal(context, &b);
-	tell("everything: %.*s\n", VIEW_ARG(why));
+	tell("everything: %.*s%s\n", VIEW_ARG(why), hard ? "" : " (soft)");
 }
 
-static void polled(void *context, int64_t asked_us)
+static void telling(void *context, uint64_t lsn, int64_t asked_us)
+{
+	assert_ptr_equal(context, &b);
+	assert_true(asked_us > 0);
+	b.told_lsn = lsn;
+}
+
+static void polled(void *context, int64_t asked_us, uint64_t lsn)
 {
 	assert_ptr_equal(context, &b);
 	b.asked_us = asked_us;
+	b.heard_lsn = lsn;
 	tell("polled\n");
 }
 
@@ -170,7 +179,7 @@ static void failed(void *context, enum status status, struct view why)
 
 /* --- answers --- */
 
-enum { COLUMNS = 5, ROWS_MAX = 12 };
+enum { COLUMNS = 7, ROWS_MAX = 12 };
 
 struct answer {
 	struct view cells[ROWS_MAX * COLUMNS];
@@ -217,6 +226,12 @@ static void change(struct answer *a, const char *resource, const char *keys)
 	row[4] = view_make(a->room + from, a->used - from);
 }
 
+static void hard_change(struct answer *a, const char *resource, const char *keys)
+{
+	change(a, resource, keys);
+	a->cells[(a->rows - 1) * COLUMNS + 5] = view_make("\1", 1);
+}
+
 static struct query *take(struct asked *a)
 {
 	struct query *q = a->query;
@@ -255,7 +270,7 @@ static int set_up(void **state)
 	memset(&b, 0, sizeof b);
 	b.now_us = 1000000;
 	struct feed_options options = { .interval_us = INTERVAL_US, .retention_us = RETENTION_US };
-	struct feed_owner owner = { changed, everything, polled, failed, &b };
+	struct feed_owner owner = { changed, everything, telling, polled, failed, &b };
 	b.feed = feed_create(NULL, NULL, &options, &owner);
 	return b.feed ? 0 : -1;
 }
@@ -296,7 +311,7 @@ static void a_feed_begins_without_a_snapshot_and_with_everything(void **state)
 	feed_start(b.feed);
 	assert_int_equal(b.polls, 0); /* from the loop only */
 	until_asked();
-	assert_string_equal(b.poll.text, "SELECT snapshot, epoch, gone, resource, keys FROM composure.feed_poll($1)");
+	assert_string_equal(b.poll.text, "SELECT snapshot, epoch, gone, resource, keys, hard, pg_catalog.pg_current_wal_insert_lsn() FROM composure.feed_poll($1)");
 	assert_string_equal(b.poll.value[0], "");
 	assert_false(b.poll.query->write);
 	assert_told("");
@@ -396,11 +411,30 @@ static void another_epoch_is_everything(void **state)
 	header(&a, "100:105:", "F", "0");
 	change(&a, "users", "1"); /* contained in everything */
 	answer(&a);
-	assert_told("everything: PostgreSQL was restarted or replaced\npolled\n");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
 	until_asked();
 	assert_string_equal(b.poll.value[0], "100:105:");
 	answer_header("100:105:", "F", "0");
 	assert_told("polled\n");
+}
+
+static void what_a_restart_did_not_lose_is_told_after_everything(void **state)
+{
+	(void)state;
+	follow();
+	until_asked();
+	answer_header("100:105:", "id.1.2.1700000000.5", "0");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
+	until_asked();
+	struct answer a;
+	header(&a, "106:106:", "id.1.2.1700000009.25", "0");
+	change(&a, "users", "1");
+	answer(&a);
+	assert_told("everything: PostgreSQL was restarted (soft)\nusers 1\npolled\n");
+	/* Another table of that name, or another database, is another feed. */
+	until_asked();
+	answer_header("106:106:", "id.7.2.1700000009.25", "0");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
 }
 
 static void a_snapshot_that_went_back_is_everything(void **state)
@@ -409,7 +443,7 @@ static void a_snapshot_that_went_back_is_everything(void **state)
 	follow();
 	until_asked();
 	answer_header("99:99:", "E", "0");
-	assert_told("everything: PostgreSQL was restarted or replaced\npolled\n");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
 }
 
 static void a_missing_epoch_is_made_and_is_everything_once(void **state)
@@ -426,7 +460,7 @@ static void a_missing_epoch_is_made_and_is_everything_once(void **state)
 	q->done(q, OK, NULL);
 	assert_string_equal(b.poll.value[0], "");
 	answer_header("201:201:", "F", "0");
-	assert_told("everything: PostgreSQL was restarted or replaced\npolled\n");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
 	until_asked();
 	answer_header("201:201:", "F", "0");
 	assert_told("polled\n");
@@ -442,7 +476,7 @@ static void an_epoch_that_cannot_be_made_is_a_failure_and_tried_again(void **sta
 	assert_told("failed: database_error: cannot execute INSERT in a read-only transaction\n");
 	until_asked();
 	answer_header("201:201:", "F", "0");
-	assert_told("everything: PostgreSQL was restarted or replaced\npolled\n");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
 }
 
 static void rows_that_are_gone_are_everything(void **state)
@@ -515,8 +549,9 @@ static void a_failed_poll_is_tried_again_ever_later_and_keeps_its_snapshot(void 
 	struct answer a;
 	header(&a, "100:105:", "E", "0");
 	change(&a, "users", "1");
+	hard_change(&a, "users", "2");
 	answer(&a);
-	assert_told("users 1\npolled\n");
+	assert_told("users 1\nusers 2 hard\npolled\n");
 }
 
 static void a_database_without_the_functions_says_what_to_do(void **state)
@@ -576,6 +611,60 @@ static void stopped_it_asks_and_tells_nothing_and_starts_anew(void **state)
 	assert_string_equal(b.poll.value[0], "");
 	answer_header("100:100:", "E", "0");
 	assert_told("everything: the feed starts\npolled\n");
+}
+
+static void another_goes_on_where_one_left_off(void **state)
+{
+	(void)state;
+	char chain[200];
+	assert_absent(feed_chain(b.feed));
+	follow();
+	struct view left = feed_chain(b.feed);
+	(void)snprintf(chain, sizeof chain, "%.*s", VIEW_ARG(left));
+	feed_stop(b.feed);
+	assert_absent(feed_chain(b.feed));
+	feed_resume(b.feed, view_of(chain));
+	until_asked();
+	assert_string_equal(b.poll.value[0], "100:100:");
+	struct answer a;
+	header(&a, "100:105:", "E", "0");
+	change(&a, "users", "1");
+	answer(&a);
+	assert_told("users 1\npolled\n");
+	feed_stop(b.feed);
+	/* PostgreSQL was replaced meanwhile. */
+	feed_resume(b.feed, view_of(chain));
+	until_asked();
+	answer_header("100:105:", "F", "0");
+	assert_told("everything: PostgreSQL crashed or was replaced\npolled\n");
+	feed_stop(b.feed);
+	/* Changes were deleted meanwhile. */
+	feed_resume(b.feed, view_of(chain));
+	until_asked();
+	answer_header("100:105:", "E", "100");
+	assert_told("everything: changes were deleted before they were read\npolled\n");
+	feed_stop(b.feed);
+	/* It was long ago. */
+	run_for(6000000);
+	feed_resume(b.feed, view_of(chain));
+	until_asked();
+	assert_string_equal(b.poll.value[0], "");
+	answer_header("100:105:", "E", "0");
+	assert_told("everything: the feed starts\npolled\n");
+}
+
+static void what_is_no_chain_is_begun_anew(void **state)
+{
+	(void)state;
+	static const char *const wrong[] = { "", "x", "1 E", "1 E x", " E 100:100:", "1  100:100:", "99999999999999999 E 100:100:", "1 E 100" };
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		feed_resume(b.feed, view_of(wrong[i]));
+		until_asked();
+		assert_string_equal(b.poll.value[0], "");
+		answer_header("100:100:", "E", "0");
+		assert_told("everything: the feed starts\npolled\n");
+		feed_stop(b.feed);
+	}
 }
 
 static void stop(struct bench *bench)
@@ -705,6 +794,7 @@ int main(void)
 		feed_test(at_all_is_everything),
 		feed_test(keys_that_cannot_be_read_are_all_of_the_resource),
 		feed_test(another_epoch_is_everything),
+		feed_test(what_a_restart_did_not_lose_is_told_after_everything),
 		feed_test(a_snapshot_that_went_back_is_everything),
 		feed_test(a_missing_epoch_is_made_and_is_everything_once),
 		feed_test(an_epoch_that_cannot_be_made_is_a_failure_and_tried_again),
@@ -716,6 +806,8 @@ int main(void)
 		feed_test(an_answer_in_another_form_is_a_failure),
 		feed_test(a_poll_without_an_answer_is_abandoned_and_asked_again),
 		feed_test(stopped_it_asks_and_tells_nothing_and_starts_anew),
+		feed_test(another_goes_on_where_one_left_off),
+		feed_test(what_is_no_chain_is_begun_anew),
 		feed_test(an_owner_may_stop_it_from_a_callback),
 		feed_test(an_owner_may_start_it_anew_from_a_callback),
 		feed_test(rows_are_deleted_by_a_snapshot_as_old_as_the_retention),

@@ -44,10 +44,13 @@ static void everything_is_every_tag(void **state)
 	(void)state;
 	uint64_t tag = generation_tag(VIEW("resource"), VIEW("users"));
 	struct generation before = generation_read(b, tag);
-	generation_bump_all(a);
+	generation_bump_all(a, GENERATION_SOFT);
 	struct generation after = generation_read(b, tag);
-	assert_int_not_equal(after.hard, before.hard);
+	assert_int_equal(after.hard, before.hard);
 	assert_int_not_equal(after.soft, before.soft);
+	generation_bump_all(a, GENERATION_HARD);
+	assert_int_not_equal(generation_read(b, tag).hard, after.hard);
+	assert_int_not_equal(generation_read(b, tag).soft, after.soft);
 }
 
 static void kind_and_name_are_kept_apart(void **state)
@@ -65,7 +68,7 @@ static void sums_that_wrap_still_differ(void **state)
 	for (int i = 0; i < 4; i++) {
 		struct generation before = generation_read(a, tag);
 		if (i & 1)
-			generation_bump_all(a);
+			generation_bump_all(a, GENERATION_HARD);
 		else
 			generation_bump(a, tag, GENERATION_HARD);
 		assert_int_not_equal(generation_read(a, tag).hard, before.hard);

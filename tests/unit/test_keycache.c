@@ -2,6 +2,7 @@
 
 #include "folder.h"
 
+#include "cache/generation.h"
 #include "gate/keycache.h"
 
 enum { TTL_US = 1000, GRACE_US = 10000, NOW = 1000000 };
@@ -97,6 +98,22 @@ static void an_unknown_id_is_remembered_for_its_time_and_not_longer(void **state
 	assert_int_equal(get(3, NOW), KEY_MISSING);
 }
 
+static void what_may_have_changed_unseen_is_old(void **state)
+{
+	(void)state;
+	put(1, NOW);
+	keycache_put_unknown(keys, id_of(2), keycache_generation(keys, id_of(2)), NOW);
+	generation_bump(watch, generation_tag(VIEW("key"), id_of(1)), GENERATION_SOFT); /* a row that shares its counter */
+	assert_int_equal(get(1, NOW), KEY_KNOWN);
+	generation_bump_all(watch, GENERATION_SOFT);
+	assert_int_equal(get(1, NOW), KEY_OLD);
+	assert_int_equal(get(2, NOW), KEY_MISSING);
+	put(1, NOW);
+	assert_int_equal(get(1, NOW), KEY_KNOWN);
+	generation_bump_all(watch, GENERATION_HARD);
+	assert_int_equal(get(1, NOW), KEY_MISSING);
+}
+
 static void what_was_invalidated_is_forgotten_one_or_all(void **state)
 {
 	(void)state;
@@ -116,7 +133,7 @@ static void an_answer_that_a_change_overtook_is_out_of_date_when_it_comes(void *
 {
 	(void)state;
 	struct key_record r = record_of(1);
-	uint32_t generation = keycache_generation(keys, id_of(1));
+	uint64_t generation = keycache_generation(keys, id_of(1));
 	keycache_invalidate(keys, id_of(1));
 	keycache_put(keys, &r, generation, NOW);
 	assert_int_equal(get(1, NOW), KEY_MISSING);
@@ -245,6 +262,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		keys_test(a_key_is_known_then_old_then_missing),
 		keys_test(an_unknown_id_is_remembered_for_its_time_and_not_longer),
+		keys_test(what_may_have_changed_unseen_is_old),
 		keys_test(what_was_invalidated_is_forgotten_one_or_all),
 		keys_test(an_answer_that_a_change_overtook_is_out_of_date_when_it_comes),
 		keys_test(a_revoked_key_is_remembered_as_unknown),

@@ -24,10 +24,11 @@ static void without_a_word_of_the_users_it_is_asked_for_each_time(void **state)
 	is(state, "private", false, "private, no-cache", NULL, "private, no-cache");
 }
 
-static void our_own_ttl_is_never_sent(void **state)
+static void what_is_for_our_own_store_is_never_sent(void **state)
 {
 	is(state, "public, max-age=5, ttl=30", true, "public, max-age=5", "max-age=5", "private, max-age=5");
 	is(state, "ttl=30, max-age=5", false, "private, max-age=5", NULL, "private, max-age=5");
+	is(state, "ttl=30, min-fresh=5", false, "private, no-cache", NULL, "private, no-cache");
 }
 
 static void what_is_not_public_goes_to_no_shared_cache(void **state)
@@ -56,7 +57,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		arena_test(without_a_word_of_the_users_it_is_asked_for_each_time),
-		arena_test(our_own_ttl_is_never_sent),
+		arena_test(what_is_for_our_own_store_is_never_sent),
 		arena_test(what_is_not_public_goes_to_no_shared_cache),
 		arena_test(a_cdn_is_told_in_its_own_words),
 	};

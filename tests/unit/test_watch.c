@@ -100,6 +100,28 @@ static void the_heartbeat_is_everybodys(void **state)
 	watch_close(b);
 }
 
+static void the_feeds_place_is_kept_whole_or_not_at_all(void **state)
+{
+	(void)state;
+	struct watch *a = watch_open(folder, instance), *b = watch_open(folder, instance);
+	assert_absent(watch_chain(b));
+	watch_keep_chain(a, VIEW("1 E 100:100:"));
+	assert_view(watch_chain(b), "1 E 100:100:");
+	watch_keep_chain(a, VIEW("2 E 7:7:"));
+	assert_view(watch_chain(b), "2 E 7:7:");
+	/* Half another one's: the lock that is not there. */
+	char *bytes = (char *)watch_counter_all(a) + 24;
+	assert_memory_equal(bytes, "2 E 7:7:", 8);
+	bytes[4] = '8';
+	assert_absent(watch_chain(b));
+	static char large[5000];
+	memset(large, 'x', sizeof large);
+	watch_keep_chain(a, view_make(large, sizeof large));
+	assert_absent(watch_chain(b));
+	watch_close(a);
+	watch_close(b);
+}
+
 static void a_watch_that_cannot_be_had_is_private_and_held(void **state)
 {
 	(void)state;
@@ -121,6 +143,7 @@ int main(void)
 		folder_test(an_expiry_of_another_time_does_not_hold),
 		folder_test(counters_are_common_and_begin_at_random),
 		folder_test(the_heartbeat_is_everybodys),
+		folder_test(the_feeds_place_is_kept_whole_or_not_at_all),
 		folder_test(a_watch_that_cannot_be_had_is_private_and_held),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,8 +20,9 @@ def newest_bin():
 
 
 class Cluster:
-    def __init__(self, home, name="pg", **settings):
-        self.home, self.name, self.settings = home, name, settings
+    def __init__(self, home, name="pg", network=None, **settings):
+        """`network` is the file of a network namespace; its Unix socket is reached from here all the same."""
+        self.home, self.name, self.network, self.settings = home, name, network, settings
         self.bin = newest_bin()
         self.data = home.path / name / "data"
         self.sockets = home.folder(name)
@@ -40,7 +41,7 @@ class Cluster:
         argv = [self.bin / "postgres", "-D", self.data]
         for key, value in settings.items():
             argv += ["-c", f"{key}={value}"]
-        self.process = Process(self.home, self.name, argv)
+        self.process = Process(self.home, self.name, argv, network=self.network)
         wait_until(self.answers, "PostgreSQL")
 
     def answers(self):
@@ -49,10 +50,10 @@ class Cluster:
         self.connect("postgres").close()
         return True
 
-    def stop(self):
-        """Fast: sessions are ended, transactions rolled back."""
+    def stop(self, how=signal.SIGINT):
+        """Fast: sessions are ended, transactions rolled back. With SIGQUIT immediate: as after a crash."""
         self.thaw()
-        self.process.stop(signal.SIGINT)
+        self.process.stop(how)
 
     def kill(self):
         """A crash: the postmaster and each of its processes get SIGKILL."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from . import fastcgi
 from .process import children_of, wait_until
 
-AGAIN = {"overloaded", "database_unavailable", "deadline_exceeded", "outcome_unknown", "idempotency_in_progress"}
+AGAIN = {"overloaded", "database_unavailable", "deadline_exceeded", "outcome_unknown", "circuit_open", "idempotency_in_progress"}
 
 
 class Violation(AssertionError):
@@ -74,7 +74,7 @@ class Client(threading.Thread):
             self.count(f"{got.status} {code}")
             if code not in AGAIN:
                 raise Violation(f"{key}: {got.status} {got.body!r}")
-            time.sleep(self.random.random() * 0.02)
+            time.sleep(self.run_.pause + self.random.random() * 0.02)
         raise Violation(f"{key}: no answer in 120 s")
 
     def make(self, n):
@@ -94,6 +94,7 @@ class Client(threading.Thread):
                 self.answers[key] = (uri, what, body, answer)
                 self.count("writes")
                 n += 1
+                time.sleep(self.run_.pause)
                 if self.random.random() < 0.3:
                     self.check(self.random.choice(list(self.answers)))
             for key in self.random.sample(list(self.answers), min(50, len(self.answers))):
@@ -112,11 +113,11 @@ class Client(threading.Thread):
 
 
 class Run:
-    """writes and kills: what has to be reached before it ends."""
+    """writes and kills: what has to be reached before it ends. Each client pauses for so many seconds after an answer."""
 
-    def __init__(self, cluster, database, workers, writes, kills, seed, n_clients=16, drops=0.02):
+    def __init__(self, cluster, database, workers, writes, kills, seed, n_clients=16, drops=0.02, pause=0):
         self.cluster, self.database, self.workers = cluster, database, workers
-        self.writes, self.kills, self.seed, self.drops = writes, kills, seed, drops
+        self.writes, self.kills, self.seed, self.drops, self.pause = writes, kills, seed, drops, pause
         self.key = database.keys["demo"]
         self.done = {"worker": 0, "backend": 0, "terminate": 0, "postmaster": 0}
         self.random = random.Random(seed)
@@ -163,13 +164,20 @@ class Run:
             self.cluster.start()
         self.done[what] += 1
 
-    def go(self, pace=0.35):
+    def start(self):
         for c in self.clients:
             c.start()
+
+    def go(self, pace=0.35):
+        self.start()
         while not self.over() and any(c.is_alive() for c in self.clients):
             time.sleep(self.random.random() * 2 * pace)
             if sum(self.done.values()) < self.kills:
                 self.kill_one()
+        return self.finish()
+
+    def finish(self):
+        """Waits until each client knows of all its writes; what was wrong."""
         for c in self.clients:
             c.join(300)
         return [w for c in self.clients for w in c.wrong] + [f"client {c.number} hangs" for c in self.clients if c.is_alive()]

@@ -58,11 +58,14 @@ class Seen:
 
 
 class Load:
-    """A run of the program, to be waited for with result(); stop it early with end()."""
+    """A run of the program, to be waited for with result(); finish() ends it before its time, end() kills it. `records` is
+    a file for a line of each request (see load.c)."""
 
-    def __init__(self, target, *streams, seconds):
+    def __init__(self, target, *streams, seconds, records=None):
         where = ["--http", target.port] if hasattr(target, "port") else ["--socket", target.path]
         argv = ["setpriv", "--pdeathsig", "KILL", "--", PROGRAM, *where, "--seconds", seconds]
+        if records:
+            argv += ["--records", records]
         for stream in streams:
             argv += stream.arguments
         self.popen = subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -81,11 +84,16 @@ class Load:
     def running(self):
         return self.popen.poll() is None
 
+    def finish(self):
+        """What is out is waited for; what came until then."""
+        self.popen.terminate()
+        return self.result()
+
     def end(self):
         self.popen.kill()
         self.popen.communicate()
 
 
-def load(target, *streams, seconds):
+def load(target, *streams, seconds, records=None):
     """Runs to its end. `target` is Workers (FastCGI on their socket) or a web Server."""
-    return Load(target, *streams, seconds=seconds).result()
+    return Load(target, *streams, seconds=seconds, records=records).result()

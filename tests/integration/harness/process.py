@@ -105,14 +105,16 @@ class Home:
 
 
 class Process:
-    """One started program. Its output is in self.output(); stop() ends it and gives the exit status."""
+    """One started program. Its output is in self.output(); stop() ends it and gives the exit status. `network` is the
+    file of a network namespace that it runs in."""
 
-    def __init__(self, home, name, argv, env=None, stdin=subprocess.DEVNULL):
+    def __init__(self, home, name, argv, env=None, stdin=subprocess.DEVNULL, network=None):
         self.name = name
         self.log = home.file(f"{name}.out", "")
+        enter = ["nsenter", f"--net={network}", "--"] if network else []
         with open(self.log, "ab") as out:
             self.popen = subprocess.Popen(
-                as_user(argv), env={**environment(home), **(env or {})}, stdin=stdin, stdout=out, stderr=out, cwd=home.path)
+                enter + as_user(argv), env={**environment(home), **(env or {})}, stdin=stdin, stdout=out, stderr=out, cwd=home.path)
 
     @property
     def pid(self):

@@ -147,16 +147,18 @@ def lighttpd(home, name, workers, **options):
     return Server(process, port, folder / "lighttpd.log")
 
 
-def nginx(home, name, workers, http="", location="", worker_processes=1):
-    """`http` and `location` are more directives for these two blocks."""
+def nginx(home, name, workers, http="", location="", worker_processes=1, conf="nginx.conf", **replacements):
+    """`http` and `location` are more directives for these two blocks; `conf` and `replacements` are from_conf()'s."""
     port = free_port()
     folder = home.folder(name)
+    if conf == "nginx-cache.conf":
+        replacements["cache"] = ("/var/cache/nginx/composure", folder / "cache")
     site = from_conf(
-        "nginx.conf",
+        conf,
         socket=("/run/composure/composure.sock", workers.path),
         port=("listen 8080;", f"listen 127.0.0.1:{port} reuseport;"),
         docroot=("/usr/local/share/composure/www", home.copy(SOURCE / "www")),
-        more=("fastcgi_keep_conn on;", f"fastcgi_keep_conn on;\n{location}"))
+        more=("fastcgi_keep_conn on;", f"fastcgi_keep_conn on;\n{location}"), **replacements)
     temporary = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in
                           ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     conf = home.file(f"{name}/nginx.conf", f"""

@@ -1,0 +1,893 @@
+/* The one hard fact: generations are read before PostgreSQL is asked. So what a change overtakes is out of date when it is
+ * kept, and an answer that was asked for after a request came is true enough for it, whatever happened since. */
+#include "config.h"
+
+#include "recall.h"
+
+#include <stdlib.h>
+
+#include "cache/flight.h"
+#include "cache/generation.h"
+#include "cache/store.h"
+#include "db/feed.h"
+#include "http/params.h"
+#include "partial.h"
+#include "query/etag.h"
+#include "replicas.h"
+#include "shm/progress.h"
+
+enum {
+	PARAMS_MAX = 64,
+	LOOK_US = 1000,          /* between two looks at what other workers ask */
+	LATE_US = 20000,         /* a change is told within feed_interval and this, or nobody relies on it */
+	BLIND_TTL_US = 5000000,  /* what is kept counts as true for so long where PostgreSQL does not answer either */
+	UNSURE_US = 10000,       /* between two looks whether it does, */
+	SILENT_US = 1000000,     /* nothing heard for so long, by anybody, and */
+	PATIENCE_US = 500000,    /* nothing here for so long: then it does not, whoever would have to tell */
+	JOINS_MAX = 2,           /* then it asks for itself */
+};
+
+enum verdict {
+	GONE,    /* nothing, or never to be served again */
+	FRESH,
+	UNSURE,  /* nothing says that it changed, but nobody would have heard: to be asked for, and served if that fails */
+	RENEW,   /* stale, and may be served while it is made anew */
+	SPARE,   /* stale, and may be served when PostgreSQL fails */
+};
+
+struct recall {
+	struct view key;
+	uint64_t hash;
+	int64_t came_us;             /* an answer that was asked for from then on is true enough */
+	int64_t ttl_us;
+	struct store_entry entry;    /* of what is being asked for */
+	struct flight_ref flight;
+	unsigned joins;
+	bool filling, leading, asked, waiting, told, keep;
+	bool unsure;                 /* something is kept that may have to do */
+	uint64_t progress;           /* what a replica has to have replayed for its answer to be kept */
+	const char *forward;         /* why it was asked for (RFC 9211 section 2.2) */
+	struct exchange *next, **link; /* among those who wait */
+};
+
+struct recaller {
+	struct service *service;
+	struct timer look;
+	struct exchange *waiting;
+	struct exchange *renewing;   /* exchanges of our own, by next_renewing */
+};
+
+/* --- who waits --- */
+
+static void wait_end(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	if (!rc->waiting)
+		return;
+	*rc->link = rc->next;
+	if (rc->next)
+		rc->next->recall->link = rc->link;
+	rc->waiting = false;
+}
+
+static void wait_at(struct exchange *ex, struct exchange **head)
+{
+	struct recall *rc = ex->recall;
+	rc->waiting = true;
+	rc->next = *head;
+	rc->link = head;
+	if (rc->next)
+		rc->next->recall->link = &rc->next;
+	*head = ex;
+}
+
+static void look_soon(struct recaller *all, int64_t at_us)
+{
+	if (!all->look.place)
+		loop_timer_set(all->service->loop, &all->look, at_us);
+}
+
+static void wait_begin(struct exchange *ex)
+{
+	struct recaller *all = ex->service->recaller;
+	wait_at(ex, &all->waiting);
+	look_soon(all, loop_now_us(ex->service->loop) + LOOK_US);
+}
+
+/* Whoever is resumed may end others, and begin to wait anew: each is looked at once, from a list of its own. */
+static void on_look(struct timer *t)
+{
+	struct recaller *all = CONTAINER_OF(t, struct recaller, look);
+	struct service *s = all->service;
+	struct exchange *now_waiting = all->waiting;
+	int64_t now = clock_us();
+	all->waiting = NULL;
+	if (now_waiting)
+		now_waiting->recall->link = &now_waiting;
+	while (now_waiting) {
+		struct exchange *ex = now_waiting;
+		bool goes_on = ex->recall->flight.word && flight_goes_on(s->flights, &ex->recall->flight, now);
+		wait_end(ex);
+		if (goes_on)
+			wait_at(ex, &all->waiting);
+		else
+			exchange_resume(ex);
+	}
+	if (all->waiting)
+		look_soon(all, now + LOOK_US);
+}
+
+static void flight_over(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	struct service *s = ex->service;
+	if (rc->leading) {
+		flight_end(s->flights, &rc->flight);
+		if (s->recaller->waiting)
+			loop_timer_set(s->loop, &s->recaller->look, loop_now_us(s->loop));
+	}
+	rc->leading = rc->filling = false;
+}
+
+bool recall_leave(struct exchange *ex)
+{
+	bool waiting = ex->recall && ex->recall->waiting;
+	if (waiting)
+		wait_end(ex);
+	return waiting;
+}
+
+void recall_end(struct exchange *ex)
+{
+	if (!ex->recall)
+		return;
+	wait_end(ex);
+	flight_over(ex);
+	ex->recall = NULL;
+}
+
+/* --- what an answer depends on, and who may share it --- */
+
+static void put_part(struct buf *b, struct view part)
+{
+	uint32_t n = part.p ? (uint32_t)part.n : UINT32_MAX;
+	buf_put(b, &n, sizeof n);
+	buf_view_put(b, part);
+}
+
+struct reach {
+	struct recall *recall;
+	enum cache_scope scope;
+	bool any, of_tenants, all_public;
+	struct view anybody;
+};
+
+static void add_tag(struct recall *rc, uint64_t tag)
+{
+	for (unsigned i = 0; i < rc->entry.n_tags; i++)
+		if (rc->entry.tags[i].tag == tag)
+			return;
+	if (rc->entry.n_tags < STORE_TAGS_MAX)
+		rc->entry.tags[rc->entry.n_tags++].tag = tag;
+	else
+		rc->keep = false;
+}
+
+static void bound_ttl(struct reach *reach, const struct cache_policy *p, int64_t bound_us)
+{
+	struct store_entry *e = &reach->recall->entry;
+	int64_t ttl = bound_us && bound_us < p->ttl_us ? bound_us : p->ttl_us;
+	bool first = !reach->any;
+	reach->any = true;
+	e->bounded |= bound_us != 0;
+	if (first || ttl < e->ttl_us)
+		e->ttl_us = ttl;
+	if (first || p->revalidate_us < e->revalidate_us)
+		e->revalidate_us = p->revalidate_us;
+	if (first || p->if_error_us < e->if_error_us)
+		e->if_error_us = p->if_error_us;
+	if (first || p->min_fresh_us < e->min_fresh_us)
+		e->min_fresh_us = p->min_fresh_us;
+}
+
+/* A public table that is read together with one that is not, or that the anonymous role may no longer read, is one like
+ * others. Code of the user's may look at who asks. */
+static enum cache_scope narrow_scope(const struct resource *r)
+{
+	bool plain = (r->kind == 'r' || r->kind == 'p') && !r->rls && !r->reading_runs_code;
+	if (r->scope == SCOPE_NONE)
+		return SCOPE_NONE;
+	return plain && r->scope != SCOPE_IDENTITY ? SCOPE_ROLE : SCOPE_IDENTITY;
+}
+
+static void reach_resource(struct reach *reach, const struct exchange *ex, const struct resource *r, bool tagged)
+{
+	bound_ttl(reach, &r->policy, r->ttl_bound_us);
+	if (!tagged)
+		add_tag(reach->recall, generation_of_resource(r->name));
+	enum cache_scope scope = narrow_scope(r);
+	if (scope < reach->scope)
+		reach->scope = scope;
+	reach->of_tenants |= r->owner >= 0;
+	reach->all_public &= r->scope == SCOPE_PUBLIC && r->owner < 0 &&
+			     resource_may(ex->catalog, r, PRIVILEGE_SELECT, reach->anybody);
+}
+
+static void reach_embedded(struct reach *reach, const struct exchange *ex, const struct node *n)
+{
+	for (const struct node *c = n->child; c; c = c->next) {
+		reach_resource(reach, ex, c->resource, false);
+		if (c->link.junction)
+			reach_resource(reach, ex, c->link.junction, false);
+		reach_embedded(reach, ex, c);
+	}
+}
+
+/* Is the key in the path as PostgreSQL writes it? Then the row has a tag of its own; else (01 for 1, another case, a type
+ * with more than one form) it hangs on the whole resource. */
+static bool written_alike(const struct column *c, struct view v)
+{
+	switch (c->base_oid) {
+	case 20: case 21: case 23: { /* integers */
+		size_t sign = v.n && v.p[0] == '-';
+		bool digits = v.n > sign && v.n < 20 && (v.p[sign] != '0' || v.n == 1);
+		for (size_t i = sign; i < v.n; i++)
+			digits &= v.p[i] >= '0' && v.p[i] <= '9';
+		return digits;
+	}
+	case 2950: /* uuid */
+		for (size_t i = 0; i < v.n; i++)
+			if (i == 8 || i == 13 || i == 18 || i == 23 ? v.p[i] != '-' : !strchr("0123456789abcdef", v.p[i]) || !v.p[i])
+				return false;
+		return v.n == 36;
+	case 25: case 1043: return !c->nondeterministic; /* text, varchar */
+	}
+	return false;
+}
+
+static bool row_tags(struct exchange *ex, struct recall *rc)
+{
+	const struct resource *r = ex->resource;
+	struct buf key = BUF(1024);
+	bool alike = true;
+	for (unsigned i = 0; i < r->n_key; i++) {
+		alike &= written_alike(&r->columns[r->key[i]], ex->key[i]);
+		if (i)
+			buf_putc(&key, ',');
+		buf_view_put(&key, ex->key[i]);
+	}
+	alike &= !buf_failed(&key);
+	if (alike) {
+		add_tag(rc, generation_of_row(r->name, buf_view(&key)));
+		add_tag(rc, generation_of_rows(r->name));
+	}
+	buf_free(&key);
+	return alike;
+}
+
+static void reach_function(struct reach *reach, const struct exchange *ex)
+{
+	const struct function *f = ex->function;
+	struct view name = arena_printf(ex->arena, "rpc/%.*s", VIEW_ARG(f->name));
+	bound_ttl(reach, &f->policy, f->ttl_bound_us);
+	add_tag(reach->recall, generation_of_resource(name));
+	reach->scope = f->scope == SCOPE_NONE ? SCOPE_NONE : SCOPE_IDENTITY;
+	reach->all_public = f->scope == SCOPE_PUBLIC && function_may(ex->catalog, f, reach->anybody);
+}
+
+static enum next find_reach(struct exchange *ex, struct reach *reach)
+{
+	if (ex->function) {
+		reach_function(reach, ex);
+		return NEXT;
+	}
+	/* Only what is in parentheses can be another resource's. */
+	struct view q = ex->request.query;
+	bool plain = !q.n || (!memchr(q.p, '(', q.n) && !memchr(q.p, '%', q.n));
+	if (!plain) {
+		enum next n = read_prepare(ex);
+		if (n != NEXT)
+			return n;
+	}
+	reach_resource(reach, ex, ex->resource, ex->key && row_tags(ex, reach->recall));
+	if (!plain)
+		reach_embedded(reach, ex, &ex->page.tree.root);
+	return NEXT;
+}
+
+static int by_param(const void *a, const void *b)
+{
+	const struct param *x = a, *y = b;
+	int order = view_cmp(x->name, y->name);
+	return order ? order : view_cmp(x->value, y->value);
+}
+
+/* Everything that makes it another answer. What does not come is told from what is empty. */
+static bool make_key(struct exchange *ex, struct reach *reach)
+{
+	struct recall *rc = reach->recall;
+	const struct principal *who = &ex->principal;
+	struct params all;
+	struct view detail;
+	struct buf b = BUF(STORE_KEY_MAX);
+	if (params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail) != OK)
+		return false;
+	if (all.n > 1)
+		qsort(all.item, all.n, sizeof *all.item, by_param);
+	enum cache_scope scope = ex->for_all ? SCOPE_PUBLIC : reach->scope;
+	if (ex->operation == OP_PAGE)
+		read_count(ex);
+	const char what[5] = { (char)scope, (char)ex->operation, (char)ex->format, ex->function ? 'f' : 'r', (char)ex->total.how };
+	buf_put(&b, what, sizeof what);
+	buf_put(&b, ex->catalog->digest, sizeof ex->catalog->digest);
+	if (scope != SCOPE_PUBLIC)
+		put_part(&b, who->role);
+	if (scope == SCOPE_IDENTITY || (scope == SCOPE_ROLE && reach->of_tenants))
+		put_part(&b, who->tenant);
+	if (scope == SCOPE_IDENTITY)
+		put_part(&b, who->key_id);
+	put_part(&b, ex->function ? ex->function->name : ex->resource->name);
+	for (unsigned i = 0; ex->key && i < ex->resource->n_key; i++)
+		put_part(&b, ex->key[i]);
+	for (size_t i = 0; i < all.n; i++) {
+		put_part(&b, all.item[i].name);
+		put_part(&b, all.item[i].value);
+	}
+	rc->key = buf_failed(&b) ? VIEW_NONE : arena_copy(ex->arena, buf_view(&b));
+	buf_free(&b);
+	rc->hash = rc->key.p ? store_hash(ex->service->store, rc->key) : 0;
+	return rc->key.p;
+}
+
+/* NEXT with ex->recall set: it may be kept. */
+static enum next begin(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	bool call = ex->operation == OP_WRITE && ex->function && exchange_reads(ex) && !ex->function->is_volatile;
+	if (ex->operation != OP_PAGE && ex->operation != OP_ITEM && !call)
+		return NEXT;
+	const struct cache_policy *policy = call ? &ex->function->policy : &ex->resource->policy;
+	if (policy->ttl_us <= 0 || store_bytes_max(s->store) == 0)
+		return NEXT;
+	struct recall *rc = ARENA_NEW(ex->arena, struct recall);
+	if (!rc)
+		return NEXT;
+	struct reach reach = {
+		.recall = rc, .scope = SCOPE_PUBLIC, .all_public = true, .anybody = ex->catalog->anonymous_role,
+	};
+	rc->keep = true;
+	enum next n = find_reach(ex, &reach);
+	if (n != NEXT)
+		return n;
+	ex->for_all = reach.all_public;
+	rc->came_us = clock_us(); /* not when this wake-up began: the client may have written since, elsewhere */
+	if (reach.scope == SCOPE_NONE || rc->entry.ttl_us <= 0 || !rc->keep || !make_key(ex, &reach)) {
+		ex->for_all = false;
+		if (ex->prepared)
+			exchange_read_for_all(ex);
+		return NEXT;
+	}
+	rc->entry.for_all = ex->for_all;
+	ex->recall = rc;
+	return NEXT;
+}
+
+/* --- is it true? --- */
+
+static uint64_t read_generations(const struct exchange *ex, struct store_entry *e)
+{
+	uint64_t digest = 0x9e3779b97f4a7c15u;
+	for (unsigned i = 0; i < e->n_tags; i++) {
+		struct generation g = generation_read(ex->service->watch, e->tags[i].tag);
+		e->tags[i].hard = g.hard;
+		e->tags[i].soft = g.soft;
+		digest = (digest ^ ((uint64_t)g.hard << 32 | g.soft)) * 0x100000001b3u;
+		digest ^= digest >> 31;
+	}
+	return digest ? digest : 1;
+}
+
+static uint64_t of_identity(const struct exchange *ex, uint64_t tag)
+{
+	return generation_tag(view_make((const char *)&tag, sizeof tag), ex->principal.key_id);
+}
+
+static bool wrote_since(const struct exchange *ex, const struct store_entry *e)
+{
+	for (unsigned i = 0; i < e->n_tags; i++)
+		if (flights_wrote_us(ex->service->flights, of_identity(ex, e->tags[i].tag)) >= e->asked_us)
+			return true;
+	return false;
+}
+
+/* What the feed is known to have told of until now, in microseconds ago. */
+static int64_t unheard_us(const struct service *s)
+{
+	int64_t beat = watch_heartbeat_ms(s->watch);
+	int64_t ago = watch_clock_ms() - beat;
+	return beat && ago >= 0 ? ago * 1000 : INT64_MAX / 2;
+}
+
+static bool feed_is_followed(const struct service *s)
+{
+	return unheard_us(s) <= s->settings->feed_interval_ms * 1000 + LATE_US;
+}
+
+struct judgement {
+	enum verdict verdict;
+	int64_t ttl_us;      /* what is left of it; below 0: how long it is stale */
+	int64_t age_us;      /* since it was last known to be true */
+	const char *detail;
+};
+
+/* How long it has been stale at most: since it was last known to be true. */
+static struct judgement judge_stale(const struct exchange *ex, const struct store_entry *e, int64_t since_us, int64_t now)
+{
+	struct judgement j = { .verdict = GONE, .age_us = now - since_us, .ttl_us = since_us - now };
+	if (wrote_since(ex, e))
+		return j;
+	if (j.age_us < e->revalidate_us && !ex->service->brief) {
+		j.verdict = RENEW;
+		j.detail = "stale-while-revalidate";
+	} else if (j.age_us < e->if_error_us || j.age_us < e->revalidate_us) {
+		j.verdict = SPARE;
+		j.detail = "stale-if-error";
+	}
+	return j;
+}
+
+/* As far as this worker knows. (A plain CGI program is none: nobody need be listening where it runs.) */
+static bool answers(const struct service *s)
+{
+	return pool_stands(s->pool) && pool_reachable(s->pool, NULL) && !breaker_doubted(s->primary, clock_us());
+}
+
+static struct judgement judge(const struct exchange *ex, const struct store_entry *e, const struct store_ref *ref)
+{
+	const struct service *s = ex->service;
+	int64_t now = clock_us(), unheard = unheard_us(s);
+	bool hard_same = true, soft_same = true;
+	for (unsigned i = 0; i < e->n_tags; i++) {
+		struct generation g = generation_read(s->watch, e->tags[i].tag);
+		hard_same &= g.hard == e->tags[i].hard;
+		soft_same &= g.soft == e->tags[i].soft;
+	}
+	struct judgement j = { .verdict = GONE, .ttl_us = e->asked_us + e->ttl_us - now };
+	if (!hard_same || e->asked_us > now)
+		return j;
+	if (e->asked_us >= ex->recall->came_us) {
+		j.verdict = FRESH;
+		return j;
+	}
+	bool follows = feed_is_followed(s);
+	int64_t heard = now - unheard > e->asked_us ? now - unheard : e->asked_us;
+	if (soft_same && j.ttl_us > 0) {
+		j.age_us = e->bounded ? now - e->asked_us : follows ? 0 : now - heard;
+		if (follows)
+			j.verdict = FRESH;
+		else if (now - heard <= BLIND_TTL_US)
+			j.verdict = !s->brief && !answers(s) ? FRESH : UNSURE;
+		if (!follows)
+			j.detail = "blind";
+		if (j.verdict != GONE)
+			return j;
+	}
+	if (!soft_same && follows && now - e->asked_us < e->min_fresh_us && !wrote_since(ex, e)) {
+		j.verdict = FRESH;
+		j.ttl_us = e->asked_us + e->min_fresh_us - now;
+		j.age_us = now - e->asked_us;
+		j.detail = "min-fresh";
+		return j;
+	}
+	int64_t until = e->asked_us + e->ttl_us;
+	return judge_stale(ex, e, soft_same && follows ? until : soft_same && heard > ref->confirmed_us ? heard : ref->confirmed_us,
+	                   now);
+}
+
+/* --- answers --- */
+
+static void put_seconds(struct buf *b, int64_t us)
+{
+	buf_i64(b, us >= 0 ? us / 1000000 : -((-us + 999999) / 1000000));
+}
+
+static void say_hit(struct exchange *ex, const struct judgement *j)
+{
+	struct buf age = BUF(64), status = BUF(128);
+	buf_i64(&age, j->age_us > 0 ? (j->age_us + 999999) / 1000000 : 0);
+	buf_lit(&status, "Composure; ");
+	if (ex->recall->joins || ex->recall->asked) {
+		buf_lit(&status, "fwd=");
+		buf_view_put(&status, view_of(ex->recall->forward));
+		if (ex->recall->joins)
+			buf_lit(&status, "; collapsed");
+	} else {
+		buf_lit(&status, "hit; ttl=");
+		put_seconds(&status, j->ttl_us);
+	}
+	if (j->detail) {
+		buf_lit(&status, "; detail=");
+		buf_view_put(&status, view_of(j->detail));
+	}
+	response_header(&ex->response, VIEW("Age"), buf_view(&age));
+	response_header(&ex->response, VIEW("Cache-Status"), buf_view(&status));
+	buf_free(&age);
+	buf_free(&status);
+	ex->recall->told = true;
+}
+
+/* Fills the response with what is kept. False: it was given up this moment, and the response is empty. */
+static bool answer(struct exchange *ex, const struct store_entry *e, const struct store_ref *ref, const struct judgement *j)
+{
+	struct response *r = &ex->response;
+	struct view etag = view_make(e->etag, e->n_etag), known = ex->request.header[HEADER_IF_NONE_MATCH];
+	bool unchanged = known.p && e->n_etag && etag_matches(known, etag, false);
+	bool with_body = !unchanged && !r->head_only;
+	response_restart(r, unchanged ? 304 : 200);
+	char *head = buf_reserve(&r->head, e->n_head + 8), *body = buf_reserve(&r->body, e->n_body + 8);
+	if (!head || !body || !store_copy(ex->service->store, ref, e, head, with_body ? body : NULL)) {
+		response_restart(r, 0);
+		return false;
+	}
+	buf_advance(&r->head, e->n_head);
+	buf_advance(&r->body, e->n_body);
+	ex->failed = OK;
+	ex->for_all = e->for_all;
+	say_hit(ex, j);
+	return true;
+}
+
+/* --- making it anew --- */
+
+static void on_renewed(struct exchange *ex)
+{
+	struct recaller *all = ex->service->recaller;
+	for (struct exchange **at = &all->renewing; *at; at = &(*at)->next_renewing) {
+		if (*at == ex) {
+			*at = ex->next_renewing;
+			break;
+		}
+	}
+	exchange_release(ex);
+}
+
+static void copy_request(struct exchange *to, const struct exchange *from)
+{
+	static const enum header sent[] = { HEADER_ACCEPT, HEADER_PREFER, HEADER_AUTHORIZATION, HEADER_API_KEY };
+	struct request *r = &to->request;
+	r->method_text = VIEW("GET");
+	r->uri = arena_copy(to->arena, from->request.uri);
+	r->remote_addr = arena_copy(to->arena, from->request.remote_addr);
+	for (size_t i = 0; i < ARRAY_LEN(sent); i++)
+		r->header[sent[i]] = arena_copy(to->arena, from->request.header[sent[i]]);
+}
+
+/* A request of our own, which nobody hears the answer of. */
+static void renew(struct exchange *ex)
+{
+	struct service *s = ex->service;
+	if (flight_is_taken(s->flights, ex->recall->hash, clock_us()))
+		return;
+	for (const struct exchange *other = s->recaller->renewing; other; other = other->next_renewing)
+		if (other->renews_hash == ex->recall->hash)
+			return;
+	struct exchange *own = exchange_create(s);
+	if (!own)
+		return;
+	own->renews = true;
+	own->renews_hash = ex->recall->hash;
+	own->finished = on_renewed;
+	own->next_renewing = s->recaller->renewing;
+	s->recaller->renewing = own;
+	copy_request(own, ex);
+	exchange_start_later(own);
+}
+
+void recall_give_way(struct exchange *ex, bool anew)
+{
+	if (!ex->recall || !ex->recall->filling)
+		return;
+	flight_over(ex);
+	if (anew)
+		renew(ex);
+}
+
+/* --- the step --- */
+
+static bool has_directive(struct view all, struct view name, struct view *value)
+{
+	for (struct view one; view_split(&all, ',', &one);) {
+		struct view key, rest = view_trim(one);
+		(void)view_split(&rest, '=', &key);
+		if (!view_ieq(view_trim(key), name))
+			continue;
+		*value = rest.p ? view_trim(rest) : VIEW_NONE;
+		return true;
+	}
+	return false;
+}
+
+static int64_t seconds(struct view v)
+{
+	int64_t n = 0;
+	for (size_t i = 0; i < v.n && v.p[i] >= '0' && v.p[i] <= '9' && n < 1000000000; i++)
+		n = n * 10 + (v.p[i] - '0');
+	return n;
+}
+
+/* What the client says, where clients are obeyed (RFC 9111 section 5.2.1). */
+static bool client_refuses(const struct exchange *ex, const struct judgement *j)
+{
+	struct view said = ex->request.header[HEADER_CACHE_CONTROL], value;
+	if (!said.n || !ex->service->settings->cache_obey_clients)
+		return false;
+	return has_directive(said, VIEW("no-cache"), &value) || has_directive(said, VIEW("no-store"), &value) ||
+	       (has_directive(said, VIEW("max-age"), &value) && j->age_us > seconds(value) * 1000000);
+}
+
+static enum next miss(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	struct service *s = ex->service;
+	struct view said = ex->request.header[HEADER_CACHE_CONTROL], value;
+	if (said.n && has_directive(said, VIEW("only-if-cached"), &value))
+		return problem(ex, ERR_NOT_CACHED, VIEW_NONE);
+	if (said.n && s->settings->cache_obey_clients && has_directive(said, VIEW("no-store"), &value)) {
+		rc->forward = "request";
+		return NEXT;
+	}
+	if (partial_prepare(ex) == DONE)
+		return DONE;
+	if (partial_is_late(ex))
+		return NEXT;
+	/* Others wait for an answer under the resource's deadline, not under a client's that is in a hurry: it waits with them. */
+	if (ex->hurried && !ex->renews && rc->joins == 0 && replicas_heard(ex)) {
+		renew(ex);
+		rc->joins++;
+		rc->flight.word = 0;
+		wait_begin(ex);
+		return WAIT;
+	}
+	/* The generations first, and the clock before them. */
+	int64_t now = clock_us(), sure = now - s->settings->feed_interval_ms * 1000 - LATE_US;
+	uint64_t digest = read_generations(ex, &rc->entry);
+	rc->progress = progress_told(s->progress, now);
+	rc->entry.asked_us = now;
+	/* Nothing changed since it was asked for that was told: so it is as true as anything kept is. */
+	int64_t join_from = unheard_us(s) <= now - sure ? 0 : sure;
+	enum flight_role role = rc->joins > JOINS_MAX || !replicas_heard(ex) ? FLIGHT_ALONE
+				: flight_take(s->flights, rc->hash, digest, now, join_from, &rc->flight);
+	if (ex->renews && (role == FLIGHT_JOIN || role == FLIGHT_LATER))
+		return problem(ex, ERR_OVERLOADED, VIEW_NONE); /* somebody makes it anew already */
+	switch (role) {
+	case FLIGHT_LEAD:
+	case FLIGHT_ALONE:
+		rc->leading = role == FLIGHT_LEAD;
+		rc->filling = rc->asked = true;
+		store_count(s->store, STORE_MISS);
+		return NEXT;
+	case FLIGHT_JOIN:
+		if (rc->flight.asked_us < rc->came_us)
+			rc->came_us = rc->flight.asked_us;
+		rc->joins++;
+		break;
+	case FLIGHT_LATER:
+		rc->flight.word = 0;
+		break;
+	}
+	wait_begin(ex);
+	return WAIT;
+}
+
+static enum next look(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	struct service *s = ex->service;
+	struct store_entry e;
+	struct store_ref ref;
+	struct judgement j = { .verdict = GONE };
+	/* It has seen what this host has not heard of yet: nothing that is kept will do, and nobody else's question. */
+	if (!replicas_heard(ex)) {
+		rc->forward = "request";
+		return miss(ex);
+	}
+	bool found = store_find(s->store, rc->hash, rc->key, &e, &ref);
+	if (found)
+		j = judge(ex, &e, &ref);
+	if (ex->renews && !rc->joins && j.verdict != FRESH)
+		j.verdict = GONE;
+	if (!rc->forward)
+		rc->forward = found ? "stale" : "uri-miss";
+	if (j.verdict != GONE && rc->joins == 0 && client_refuses(ex, &j)) {
+		rc->forward = "request";
+		return miss(ex);
+	}
+	if (j.verdict == FRESH && answer(ex, &e, &ref, &j)) {
+		store_count(s->store, rc->joins ? STORE_COALESCED : STORE_HIT);
+		store_used(s->store, &ref, j.detail ? 0 : clock_us());
+		return DONE;
+	}
+	if (j.verdict == RENEW && answer(ex, &e, &ref, &j)) {
+		store_count(s->store, STORE_STALE);
+		store_used(s->store, &ref, 0);
+		renew(ex);
+		return DONE;
+	}
+	/* That it would be asked for in vain is known: here, and nobody of this host hears anything. */
+	bool in_vain = j.verdict == SPARE && !s->brief && !answers(s) && !feed_is_followed(s) && !replicas_may_serve(ex);
+	if (in_vain && answer(ex, &e, &ref, &j)) {
+		store_count(s->store, STORE_STALE);
+		return DONE;
+	}
+	struct view said = ex->request.header[HEADER_CACHE_CONTROL], value;
+	bool only_kept = said.n && has_directive(said, VIEW("only-if-cached"), &value);
+	if (j.verdict == UNSURE && only_kept && answer(ex, &e, &ref, &j)) {
+		store_count(s->store, STORE_HIT);
+		return DONE;
+	}
+	if ((j.verdict == UNSURE || j.verdict == SPARE) && !rc->unsure) {
+		rc->unsure = true;
+		int64_t patience = clock_us() + UNSURE_US;
+		if (patience < ex->deadline_us)
+			loop_timer_set(s->loop, &ex->deadline, patience);
+	}
+	return miss(ex);
+}
+
+enum next recall(struct exchange *ex)
+{
+	if (!ex->recall) {
+		enum next n = begin(ex);
+		struct view value;
+		if (n != NEXT || ex->recall)
+			return n == NEXT ? look(ex) : n;
+		struct view said = exchange_reads(ex) ? ex->request.header[HEADER_CACHE_CONTROL] : VIEW_NONE;
+		return said.n && has_directive(said, VIEW("only-if-cached"), &value) ? problem(ex, ERR_NOT_CACHED, VIEW_NONE) : NEXT;
+	}
+	return look(ex);
+}
+
+/* --- the end --- */
+
+/* PostgreSQL failed, or takes long: what is kept may do. */
+static bool rescue(struct exchange *ex, bool failed)
+{
+	struct recall *rc = ex->recall;
+	struct service *s = ex->service;
+	struct store_entry e;
+	struct store_ref ref;
+	if (!replicas_heard(ex) || !store_find(s->store, rc->hash, rc->key, &e, &ref))
+		return false;
+	struct judgement j = judge(ex, &e, &ref);
+	if (j.verdict == GONE || (j.verdict == SPARE && !failed))
+		return false;
+	if (j.verdict == RENEW)
+		j.detail = "stale-if-error";
+	if (!answer(ex, &e, &ref, &j))
+		return false;
+	store_count(s->store, j.verdict == FRESH ? STORE_HIT : STORE_STALE);
+	return true;
+}
+
+/* What is kept is not told from what was changed meanwhile: only PostgreSQL can say, as long as it says anything. */
+bool recall_deadline(struct exchange *ex, int64_t *later_us)
+{
+	int64_t now = clock_us();
+	*later_us = 0;
+	if (!ex->recall || !ex->recall->unsure || now >= ex->deadline_us)
+		return false;
+	struct service *s = ex->service;
+	if (unheard_us(s) > SILENT_US && pool_silent_us(s->pool) > PATIENCE_US)
+		(void)breaker_trip(s->primary, &s->server_terms, now);
+	if (!answers(s) && rescue(ex, !feed_is_followed(s)))
+		return true;
+	*later_us = now + UNSURE_US < ex->deadline_us ? now + UNSURE_US : ex->deadline_us;
+	return false;
+}
+
+/* A function may set headers: a cookie is for one client. */
+static bool sets_cookie(const struct exchange *ex)
+{
+	struct view rest = buf_view(&ex->response.head), line;
+	bool found = false;
+	while (ex->function && view_split(&rest, '\n', &line)) {
+		struct view name;
+		found |= view_split(&line, ':', &name) && view_ieq(name, VIEW("Set-Cookie"));
+	}
+	return found;
+}
+
+static bool keep(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	const struct response *r = &ex->response;
+	bool whole = (r->http == 200 || (r->http == 304 && ex->n_etag)) && ex->failed == OK && !buf_failed(&r->body) &&
+		     !buf_failed(&r->head);
+	if (!rc->filling || !whole || partial_lacks(ex) || sets_cookie(ex) || !replicas_may_keep(ex, rc->progress))
+		return false;
+	rc->entry.n_etag = (uint8_t)ex->n_etag;
+	memcpy(rc->entry.etag, ex->etag, ex->n_etag);
+	return store_put(ex->service->store, rc->hash, rc->key, &rc->entry, buf_view(&r->head), buf_view(&r->body));
+}
+
+void recall_finish(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	if (!rc)
+		return;
+	bool kept = keep(ex);
+	flight_over(ex);
+	if (ex->response.http >= 500 && !ex->renews && ex->failed != ERR_NOT_CACHED)
+		(void)rescue(ex, true);
+	if (!rc->told && rc->forward) {
+		struct view text = arena_printf(ex->arena, "Composure; fwd=%s%s", rc->forward, kept ? "; stored" : "");
+		response_header(&ex->response, VIEW("Cache-Status"), text);
+	}
+}
+
+/* --- writes --- */
+
+bool recall_heard(const struct exchange *ex, int64_t until_us)
+{
+	return clock_us() - unheard_us(ex->service) > until_us;
+}
+
+static void changed(struct exchange *ex, struct view resource, const struct view *keys, unsigned n, bool hard)
+{
+	struct service *s = ex->service;
+	int64_t now = clock_us();
+	if (resource.n && resource.p[0] == '@')
+		return; /* the watcher's business */
+	for (unsigned i = 0; i < n; i++)
+		flights_wrote(s->flights, of_identity(ex, generation_of_row(resource, keys[i])), now);
+	if (n == 0)
+		flights_wrote(s->flights, of_identity(ex, generation_of_rows(resource)), now);
+	flights_wrote(s->flights, of_identity(ex, generation_of_resource(resource)), now);
+	generation_changed(s->watch, resource, keys, n, hard);
+}
+
+enum { NOTED_RESOURCE, NOTED_KEYS, NOTED_HARD };
+
+static void changed_as_noted(struct exchange *ex, const struct rows *noted)
+{
+	for (int row = 0; row < rows_count(noted); row++) {
+		struct view keys[FEED_KEYS_MAX], hard = rows_value(noted, row, NOTED_HARD);
+		unsigned n = rows_texts(rows_value(noted, row, NOTED_KEYS), keys, FEED_KEYS_MAX);
+		if (n > 0)
+			changed(ex, rows_value(noted, row, NOTED_RESOURCE), keys, n == ROWS_ANY ? 0 : n, hard.n == 1 && hard.p[0]);
+	}
+}
+
+void recall_written(struct exchange *ex, const struct rows *noted)
+{
+	if (noted)
+		changed_as_noted(ex, noted);
+	for (unsigned i = 0; !noted && ex->resource && i < ex->resource->n_touches; i++)
+		changed(ex, ex->resource->touches[i], NULL, 0, false);
+}
+
+/* --- the recaller --- */
+
+struct recaller *recaller_create(struct service *s)
+{
+	struct recaller *all = calloc(1, sizeof *all);
+	if (!all)
+		return NULL;
+	all->service = s;
+	all->look.fire = on_look;
+	return all;
+}
+
+void recaller_destroy(struct recaller *all)
+{
+	if (!all)
+		return;
+	loop_timer_stop(all->service->loop, &all->look);
+	while (all->renewing) {
+		struct exchange *ex = all->renewing;
+		all->renewing = ex->next_renewing;
+		exchange_cancel(ex);
+		exchange_release(ex);
+	}
+	free(all);
+}

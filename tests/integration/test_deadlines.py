@@ -1,0 +1,89 @@
+"""How long a request may take: what the resource allows, what the client waits for, and the time it queued before us."""
+
+import json
+import time
+
+import pytest
+
+from harness.process import wait_until
+from harness.shared import auth
+
+SLOW = """
+CREATE FUNCTION public.slow(s float8) RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM pg_sleep(s); RETURN 1; END$$;
+CREATE VIEW public.slowly AS SELECT u.id, u.name, x.s FROM public.users u, (SELECT public.slow(0.7) AS s OFFSET 0) x WHERE u.id < 4;
+GRANT SELECT ON public.slowly TO api_user;
+SELECT composure.expose('public.slowly', key => '{id}', cache => 'ttl=60', trust_me => true);
+CREATE VIEW public.slower AS SELECT u.id, x.s FROM public.users u, (SELECT public.slow(3) AS s OFFSET 0) x WHERE u.id < 4;
+GRANT SELECT ON public.slower TO api_user;
+SELECT composure.expose('public.slower', key => '{id}', deadline => '200ms')"""
+
+
+@pytest.fixture
+def ask(fresh_database, workers):
+    started = []
+
+    def start(**settings):
+        if not started:
+            fresh_database.sql(SLOW)
+        started.append(True)
+        made = workers(1, fresh_database, **settings)
+
+        def one(uri, **headers):
+            begin = time.monotonic()
+            with made.fcgi() as c:
+                answer = c.ask("GET", uri, {**auth(fresh_database.keys["demo"]), **{n.replace("_", "-"): v for n, v in headers.items()}})
+            answer.took = time.monotonic() - begin
+            return answer
+        return one
+    return start
+
+
+def code(answer):
+    return json.loads(answer.body)["code"]
+
+
+@pytest.mark.parametrize("wanted", ["0.1", "100ms", "0.1s"])
+def test_a_client_need_not_wait_longer_than_it_wants(ask, wanted):
+    answer = ask()("/api/slowly?limit=1", X_Request_Timeout=wanted)
+    assert (answer.status, code(answer)) == (504, "deadline_exceeded")
+    assert 0.1 <= answer.took < 0.6
+
+
+def test_it_cannot_have_more_than_the_resource_allows(ask):
+    answer = ask()("/api/slower", X_Request_Timeout="60")
+    assert (answer.status, code(answer)) == (504, "deadline_exceeded")
+    assert answer.took < 2
+
+
+@pytest.mark.parametrize("wrong", ["0", "soon", "-1", "1 h", "1,5"])
+def test_what_is_no_time_is_refused(ask, wrong):
+    answer = ask()("/api/users/1", X_Request_Timeout=wrong)
+    assert (answer.status, code(answer)) == (400, "invalid_header") and b"X-Request-Timeout" in answer.body
+
+
+def test_what_one_in_a_hurry_asked_for_is_there_for_the_next(ask):
+    """The question runs under the resource's deadline: those who can wait get its answer."""
+    one = ask()
+    assert one("/api/slowly?limit=2", X_Request_Timeout="0.1").status == 504
+    answer = one("/api/slowly?limit=2")
+    assert answer.status == 200
+    assert "collapsed" in answer.headers["cache-status"] or "hit" in answer.headers["cache-status"], "it was asked for anew"
+
+
+@pytest.mark.parametrize("form", [lambda t: f"t={t:.3f}", lambda t: f"t={t * 1e6:.0f}", lambda t: f"{t * 1e3:.0f}"])
+def test_time_in_the_web_servers_queue_counts(ask, form):
+    one = ask(request_start=1, deadline_ms=2000)
+    late = one("/api/users/1", X_Request_Start=form(time.time() - 30))
+    assert (late.status, code(late)) == (503, "overloaded") and late.headers["retry-after"]
+    assert one("/api/users/1", X_Request_Start=form(time.time())).status == 200
+    cut = one("/api/slowly?limit=3", X_Request_Start=form(time.time() - 1.8))
+    assert (cut.status, code(cut)) == (504, "deadline_exceeded") and cut.took < 0.6
+
+
+def test_it_counts_only_where_it_is_said_that_it_does(ask):
+    one = ask()
+    for start in (f"t={time.time() - 30:.3f}", "nonsense"):
+        assert one("/api/users/1", X_Request_Start=start).status == 200
+    trusting = ask(request_start=1)
+    for start in ("nonsense", "t=12", f"t={time.time() + 30:.3f}"):
+        wait_until(lambda: trusting("/api/users/1", X_Request_Start=start).status == 200, "an answer")

@@ -1,0 +1,295 @@
+"""Reads from replicas: which of them, how old they may be, what whoever has written reads, and what is kept of it."""
+
+import itertools
+import json
+import re
+import threading
+import time
+import uuid
+
+import pytest
+from harness.process import Home, wait_until
+
+
+@pytest.fixture
+def pair(own_cluster, own_database, replica_of):
+    """A primary with the demo, and a replica that has all of it; both log what they are asked."""
+    own_database.sql("ALTER SYSTEM SET log_statement = 'all'")
+    own_database.sql("SELECT pg_reload_conf()")
+    replica = replica_of(own_cluster)
+    replica.catch_up(own_cluster)
+    return own_cluster, replica, own_database
+
+
+@pytest.fixture
+def another_host(new_home):
+    """Settings of a worker that shares no memory with the others."""
+    home = Home()
+    yield {"runtime_dir": home.memory()}
+    home.remove()
+
+
+def ask(workers, method, uri, key, body=None, **headers):
+    with workers.fcgi() as c:
+        more = {"Content-Type": "application/json"} if body is not None else {}
+        for name, value in headers.items():
+            more[name.replace("_", "-")] = value
+        return c.ask(method, uri, {"Authorization": f"Bearer {key}", **more},
+                     json.dumps(body).encode() if body is not None else b"")
+
+
+def read_dsn(*replicas):
+    return "|".join(replica.dsn("own", "composure_worker") for replica in replicas)
+
+
+def rename(workers, key, number, name):
+    answer = ask(workers, "PATCH", f"/api/users/{number}", key, {"name": name})
+    assert answer.status == 200, answer.out
+    return answer
+
+
+def name_of(workers, key, number, **headers):
+    answer = ask(workers, "GET", f"/api/users/{number}", key, **headers)
+    assert answer.status == 200, answer.out
+    return json.loads(answer.body)["name"]
+
+
+def behind_our_back(database, number, name):
+    database.sql("UPDATE public.users SET name = %s WHERE id = %s", name, number)
+
+
+class Counter:
+    """How many reads of users a server has been asked, as its log has them."""
+
+    def __init__(self, server):
+        self.server = server
+        self.before = self.now()
+
+    def now(self):
+        return len(re.findall(r"execute [^:]*: SELECT .*users", self.server.process.output()))
+
+    def grown(self):
+        return self.now() - self.before
+
+
+def settled(workers, key, replica):
+    """Until reads go to the replica."""
+    seen, n = Counter(replica), itertools.count(1)
+
+    def one_more():
+        ask(workers, "GET", f"/api/users?limit=1&id=lt.{next(n)}", key)
+        return seen.grown() > 0
+    wait_until(one_more, "a read at the replica")
+
+
+def test_reads_go_to_the_replica_and_writes_to_the_primary(pair, worker):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    made = worker(database, read_dsn=read_dsn(replica))
+    settled(made, key, replica)
+    there, here = Counter(replica), Counter(primary)
+    for n in range(1, 41):
+        assert ask(made, "GET", f"/api/users/{n}", key).status == 200
+        assert ask(made, "GET", f"/api/users?limit=3&id=gt.{n}", key).status == 200
+    wait_until(lambda: there.grown() >= 75, "the replica's counts")
+    assert here.grown() < 5
+    assert rename(made, key, 5, "Written").headers["composure-lsn"]
+
+
+def test_a_replica_that_lags_is_not_read_from(pair, worker):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    made = worker(database, read_dsn=read_dsn(replica), replica_lag_ms=400)
+    settled(made, key, replica)
+    replica.pause()
+    behind_our_back(database, 7, "Newer")
+    wait_until(lambda: name_of(made, key, 7) == "Newer", "a read at the primary", 3)
+    time.sleep(0.2)
+    assert all(name_of(made, key, 7) == "Newer" for _ in range(20))
+    replica.resume()
+    replica.catch_up(primary)
+    settled(made, key, replica)
+
+
+def test_a_resource_says_how_far_behind_it_may_be_read(pair, worker):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    database.sql("SELECT composure.expose('public.users', cache => 'max-lag=0');"
+                 "SELECT composure.expose('public.payments', cache => 'max-lag=3600')")
+    replica.catch_up(primary)
+    made = worker(database, read_dsn=read_dsn(replica), replica_lag_ms=300)
+    there = Counter(replica)
+    for _ in range(30):
+        assert ask(made, "GET", "/api/users/1", key).status == 200
+    assert there.grown() == 0
+    assert "max-lag" not in ask(made, "GET", "/api/users/1", key).headers["cache-control"]
+    before = ask(made, "GET", "/api/payments?limit=1", key).body
+    wait_until(lambda: ask(made, "GET", "/api/payments?limit=1", key).status == 200, "a page")
+    replica.pause()
+    database.sql("UPDATE public.payments SET amount = amount + 1")
+    time.sleep(0.6)
+    assert ask(made, "GET", "/api/payments?limit=1", key).body == before
+
+
+def test_who_has_written_reads_it_though_the_replica_lags(pair, worker, another_host):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    other_key = database.create_key("other", role="api_user")
+    database.sql("SELECT composure.expose('public.users', cache => 'private, no-cache')")  # nothing is kept for the other one
+    replica.catch_up(primary)
+    here = worker(database, read_dsn=read_dsn(replica), replica_lag_ms=3600000)
+    there = worker(database, read_dsn=read_dsn(replica), replica_lag_ms=3600000, **another_host)
+    settled(here, key, replica)
+    settled(there, key, replica)
+    old = name_of(here, key, 9)
+    replica.pause()
+    lsn = rename(here, key, 9, "Read by its writer").headers["composure-lsn"]
+    assert re.fullmatch(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}", lsn)
+    # On this host by who it is, elsewhere by what it says it has seen; nobody else is promised anything.
+    for _ in range(10):
+        assert name_of(here, key, 9) == "Read by its writer"
+        assert name_of(there, key, 9, Composure_LSN=lsn) == "Read by its writer"
+    assert name_of(here, other_key, 9) == old
+    assert name_of(there, key, 9) == old
+    replica.resume()
+    wait_until(lambda: name_of(there, key, 9) == "Read by its writer", "the replica to follow")
+
+
+def test_what_is_kept_is_not_given_to_who_has_seen_more(pair, worker, another_host):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    database.sql("SELECT composure.expose('public.users', cache => 'ttl=60')")
+    replica.catch_up(primary)
+    here = worker(database, read_dsn=read_dsn(replica))
+    there = worker(database, read_dsn=read_dsn(replica), feed_interval_ms=3000, **another_host)
+    wait_until(lambda: ask(there, "GET", "/api/users/3", key).headers["cache-status"].startswith("Composure; hit"), "a hit")
+    for n in range(5):
+        lsn = rename(here, key, 3, f"Name {n}").headers["composure-lsn"]
+        assert name_of(there, key, 3, Composure_LSN=lsn) == f"Name {n}"
+
+
+def test_a_malformed_position_is_refused_where_there_are_replicas(pair, worker):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    made = worker(database, read_dsn=read_dsn(replica))
+    for wrong in ("", "0", "/", "1/", "/1", "G/1", "1/2/3", "123456789/0", "-1/0", "0x1/0"):
+        answer = ask(made, "GET", "/api/users/1", key, Composure_LSN=wrong)
+        assert (answer.status, json.loads(answer.body)["code"]) == (400, "invalid_header"), wrong
+    assert ask(made, "GET", "/api/users/1", key, Composure_LSN="0/aB").status == 200
+
+
+def test_without_replicas_the_header_is_neither_made_nor_read(database, worker):
+    key = database.keys["demo"]
+    made = worker(database)
+    assert "composure-lsn" not in rename(made, key, 5, "Plain").headers
+    assert ask(made, "GET", "/api/users/1", key, Composure_LSN="nonsense").status == 200
+
+
+@pytest.mark.parametrize("form", ["insert", "key", "put", "call", "replay"])
+def test_each_kind_of_write_says_where_it_is(pair, worker, form):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    made = worker(database, read_dsn=read_dsn(replica))
+    user = {"name": "Nell", "email": f"{uuid.uuid4()}@example.org", "country": "NL"}
+    if form == "put":
+        answer = ask(made, "PUT", "/api/users/990001", key, {**user, "balance": 1, "created_at": "2024-01-01"})
+    elif form == "call":
+        answer = ask(made, "POST", "/api/rpc/transfer", key, {"sender": 1, "recipient": 2, "amount": 0})
+    else:
+        headers = {} if form == "insert" else {"Idempotency_Key": "one"}
+        answer = ask(made, "POST", "/api/users", key, user, **headers)
+        if form == "replay":
+            answer = ask(made, "POST", "/api/users", key, user, **headers)
+            assert answer.headers["idempotency-replayed"] == "true"
+    if answer.status < 300:
+        assert "composure-lsn" in answer.headers, answer.out
+    else:
+        assert form in ("put", "call"), answer.out
+
+
+def test_what_a_replica_had_not_got_is_not_kept(pair, worker):
+    """The feed has told of the change, so generations are as they will stay; the replica does not have it."""
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    database.sql("SELECT composure.expose('public.users', cache => 'ttl=60, max-lag=3600')")
+    replica.catch_up(primary)
+    made = worker(database, read_dsn=read_dsn(replica))
+    settled(made, key, replica)
+    wait_until(lambda: ask(made, "GET", "/api/users/11", key).headers["cache-status"].startswith("Composure; hit"), "a hit")
+    old = name_of(made, key, 11)
+    replica.pause()
+    behind_our_back(database, 11, "Told")
+    wait_until(lambda: "hit" not in ask(made, "GET", "/api/users/11", key).headers["cache-status"], "the feed to tell")
+    for _ in range(10):
+        answer = ask(made, "GET", "/api/users/11", key)
+        assert json.loads(answer.body)["name"] == old and "stored" not in answer.headers["cache-status"]
+    replica.resume()
+    replica.catch_up(primary)
+    wait_until(lambda: name_of(made, key, 11) == "Told", "the replica to follow", 3)
+    wait_until(lambda: ask(made, "GET", "/api/users/11", key).headers["cache-status"].startswith("Composure; hit"), "a hit")
+    assert name_of(made, key, 11) == "Told"
+
+
+class Reader(threading.Thread):
+    def __init__(self, workers, key):
+        super().__init__()
+        self.workers, self.key, self.got, self.over = workers, key, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            begin = time.monotonic()
+            answer = ask(self.workers, "GET", f"/api/users/{1 + len(self.got) % 900}", self.key)
+            self.got.append((begin, time.monotonic() - begin, answer.status))
+
+    def end(self):
+        self.over.set()
+        self.join()
+        return self.got
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_a_replica_that_goes_costs_its_readers_no_error(pair, workers, replica_of, how):
+    primary, replica, database = pair
+    second = replica_of(primary)
+    second.catch_up(primary)
+    key = database.keys["demo"]
+    made = workers(2, database, read_dsn=read_dsn(replica, second), deadline_ms=5000)
+    settled(made, key, replica)
+    settled(made, key, second)
+    readers = [Reader(made, key) for _ in range(6)]
+    wait_until(lambda: all(len(r.got) > 20 for r in readers), "answers before")
+    getattr(replica, how)()
+    gone = time.monotonic()
+    wait_until(lambda: all(len([g for g in r.got if g[0] > gone + 1.5]) > 20 for r in readers), "answers after", 20)
+    got = [one for r in readers for one in r.end()]
+    assert {status for _, _, status in got} == {200}
+    assert max(took for _, took, _ in got) < 4
+
+
+def test_reads_go_on_while_the_primary_is_lost(pair, workers):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    dsn = f"host={primary.sockets},{replica.sockets} dbname=own user=composure_worker target_session_attrs=read-write"
+    made = workers(2, database, dsn=dsn, read_dsn=read_dsn(replica))
+    settled(made, key, replica)
+    replica.catch_up(primary)
+    time.sleep(0.3)
+    readers = [Reader(made, key) for _ in range(4)]
+    wait_until(lambda: all(len(r.got) > 20 for r in readers), "answers before")
+    primary.kill()
+
+    def refused():
+        begin = time.monotonic()
+        answer = ask(made, "PATCH", "/api/users/1", key, {"name": "x"})
+        return answer.status == 503 and answer.headers["retry-after"] and time.monotonic() - begin < 0.5
+    wait_until(refused, "writes to be refused at once", 5)
+    with made.fcgi() as c:
+        ready = c.ask("GET", "/readyz")
+        assert ready.status == 200 and b"writes fail" in ready.body
+    gone = time.monotonic()
+    wait_until(lambda: all(len([g for g in r.got if g[0] > gone + 3]) > 20 for r in readers), "answers without a primary", 20)
+    replica.promote()
+    wait_until(lambda: ask(made, "PATCH", "/api/users/1", key, {"name": "x"}).status == 200, "a write", 10)
+    got = [one for r in readers for one in r.end()]
+    assert {status for _, _, status in got} == {200}

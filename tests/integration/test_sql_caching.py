@@ -1,0 +1,330 @@
+"""What our own cache asks of PostgreSQL beside the change feed: what a transaction noted itself, what a write may touch,
+and functions with a ttl."""
+
+import time
+
+import pytest
+from sqlcluster import Session
+from test_sql_changes import SETUP, STATEMENT, Changes
+
+
+@pytest.fixture(scope="module")
+def shared(migrated_template):
+    database = migrated_template.cluster.create_database("sql_caching", migrated_template.name)
+    database.sql(SETUP)
+    return database
+
+
+@pytest.fixture
+def session(shared):
+    session = Changes(shared, keep=False)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def kept(bare_database):
+    bare_database.sql(SETUP)
+    session = Changes(bare_database)
+    yield session
+    session.close()
+
+
+# What a transaction noted itself
+
+NOTED = "SELECT * FROM composure.noted()"
+
+
+def test_a_transaction_hears_what_it_has_noted_and_nothing_of_others(kept, bare_database):
+    kept.run("GRANT SELECT, INSERT, DELETE ON public.users, public.orders TO composure_worker")
+    kept.expose("users")
+    kept.expose("named", key=["id"])
+    worker, other = (Session(bare_database, "composure_worker") for _ in range(2))
+    assert worker.run(NOTED) == []
+    other.run("BEGIN; INSERT INTO public.users (id) VALUES (1)")
+    worker.run("BEGIN")
+    assert worker.run(NOTED) == []
+    worker.run("INSERT INTO public.users (id) VALUES (2), (3)")
+    assert sorted(worker.run(NOTED)) == [("named", None, False), ("users", ["2", "3"], False)]
+    worker.run("SAVEPOINT a; DELETE FROM public.users")
+    assert ("named", None, True) in worker.run(NOTED) and ("users", ["2", "3"], True) in worker.run(NOTED)
+    worker.run("ROLLBACK TO a")
+    assert sorted(worker.run(NOTED)) == [("named", None, False), ("users", ["2", "3"], False)]
+    worker.run("COMMIT")
+    assert worker.run(NOTED) == []
+    worker.run("BEGIN; SELECT pg_current_xact_id()")
+    assert worker.run(NOTED) == []
+    other.close()
+    worker.close()
+
+
+def test_asking_what_was_noted_is_cheap_however_full_the_feed_is(kept):
+    kept.expose("users")
+    kept.run("BEGIN; INSERT INTO public.users (id) VALUES (1); PREPARE noted AS " + NOTED)
+    kept.run("EXECUTE noted")
+    kept.run("INSERT INTO composure.change (xid, resource, keys) SELECT '3', 'users', ARRAY[i::text] FROM generate_series(1, 50000) i")
+    best = 1
+    for _ in range(50):
+        began = time.monotonic()
+        assert kept.run("EXECUTE noted") == [("users", ["1"], False)]
+        best = min(best, time.monotonic() - began)
+    kept.run("ROLLBACK")
+    assert best < 0.002, best  # a look through all rows takes 4 ms
+
+
+# What a write may touch
+
+def touches(session, name):
+    return session.resource(name)["touches"]
+
+
+def test_an_insert_touches_what_reads_the_table(session):
+    session.run("CREATE TABLE public.members (who name PRIMARY KEY); ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY; "
+                "CREATE POLICY p ON public.orders USING (EXISTS (SELECT FROM public.members m WHERE m.who = current_user))")
+    session.expose("users")
+    session.expose("users", name="people", cache="max-age=9")
+    session.expose("named", key=["id"])
+    session.expose("orders")
+    session.expose("members", cache=None)
+    session.expose("base", cache=None)
+    assert touches(session, "users") == touches(session, "people") == ["named", "users"]
+    assert touches(session, "named") == ["named", "users"]  # a row goes into the table behind the view
+    assert touches(session, "orders") == touches(session, "members") == ["orders"]
+    assert touches(session, "base") == []
+    session.run("SELECT composure.unexpose('named')")
+    session.expose("users", name="users", cache=None)
+    assert touches(session, "people") == []
+
+
+def test_an_insert_touches_partitions_and_parents(session):
+    session.run("CREATE TABLE public.parts_2 PARTITION OF public.parts FOR VALUES FROM (100) TO (200)")
+    for name in ("parts", "parts_1", "base", "child"):
+        session.expose(name, cache=None)
+    for cached, touched in (("parts", {"parts", "parts_1", "parts_2"}), ("parts_1", {"parts", "parts_1"}), ("parts_2", {"parts", "parts_2"}),
+                            ("base", {"base", "child"})):
+        session.expose(cached, name="cached")
+        session.expose("parts_2", name="parts_2", cache=None)
+        assert {r["name"] for r in session.catalog()["resources"] if r["touches"] == ["cached"]} - {"cached"} == touched
+        session.run("SELECT composure.unexpose('cached')")
+    # One that was made a moment ago
+    session.expose("parts", name="cached")
+    session.run("CREATE TABLE public.parts_3 PARTITION OF public.parts FOR VALUES FROM (200) TO (300)")
+    session.expose("parts_3", cache=None)
+    assert touches(session, "parts_3") == ["cached"]
+
+
+def test_the_catalog_of_five_hundred_resources_is_not_slow_because_of_it(kept):
+    kept.run("DO $$ BEGIN FOR i IN 1..500 LOOP EXECUTE format('CREATE TABLE public.t%s (id int PRIMARY KEY)', i); END LOOP; END $$")
+    kept.run("ALTER TABLE composure.resource DISABLE TRIGGER USER; "
+             "INSERT INTO composure.resource (name, relation, methods, cache) "
+             "SELECT 't' || i, ('public.t' || i)::regclass, '{GET}', 'ttl=5' FROM generate_series(1, 500) i; "
+             "ALTER TABLE composure.resource ENABLE TRIGGER USER; SELECT composure.keep_triggers(NULL)")
+    roots = "ARRAY(SELECT relation::oid FROM composure.resource)"
+    best = whole = 10
+    for _ in range(5):
+        began = time.monotonic()
+        assert kept.one(f"SELECT count(*) FROM composure.written_with({roots})") == 500
+        best = min(best, time.monotonic() - began)
+        began = time.monotonic()
+        catalog = kept.catalog()
+        whole = min(whole, time.monotonic() - began)
+    assert all(r["touches"] == [r["name"]] for r in catalog["resources"])
+    assert best < 0.05 and whole < 2, (best, whole)
+
+
+# The policy
+
+def test_min_fresh_is_kept_with_the_policy(session):
+    session.expose("users", cache="ttl=30, Min-Fresh = 05, stale-if-error=9")
+    assert session.resource("users")["cache"] == "ttl=30, min-fresh=5, stale-if-error=9"
+    assert session.triggers("users") == STATEMENT
+    message, hint = session.refused("SELECT composure.expose('public.users', cache => 'ttl=1, min-fresh')")
+    assert message == "cache: min-fresh needs a number of seconds" and "min-fresh=30" in hint
+    session.expose("users", cache="min-fresh=5")
+    assert session.triggers("users") == []
+
+
+# Functions with a ttl
+
+PLAIN = "CREATE FUNCTION public.totals() RETURNS bigint {} LANGUAGE sql AS 'SELECT count(*) FROM public.users'; "
+ATOMIC = "CREATE FUNCTION public.totals() RETURNS bigint {} LANGUAGE sql BEGIN ATOMIC {}; END; "
+COUNT = "SELECT count(*) FROM public.users"
+
+
+@pytest.fixture
+def atomic(session):
+    if session.connection.server_version < 140000:
+        pytest.skip("BEGIN ATOMIC came with PostgreSQL 14")
+    return session
+
+
+def expose_function(session, cache="ttl=30", signature="public.totals", **arguments):
+    more = "".join(f", {name} => %s" for name in arguments)
+    return session.one(f"SELECT composure.expose_function(%s, cache => %s{more})", signature, cache, *arguments.values())
+
+
+def function(session, name="totals"):
+    f = {f["name"]: f for f in session.catalog()["functions"]}[name]
+    return f["scope"], f["ttl_bound_ms"]
+
+
+def cached(said):
+    return [line for line in said.splitlines() if line.startswith("  cached ")]
+
+
+SHAPES = [
+    # a name, SQL, options, scope, bound, a part of the reason
+    ("sql, its tables not known", PLAIN.format("STABLE"), {}, "identity", 5000, "totals() may read tables: name them with depends"),
+    ("sql, its tables named", PLAIN.format("STABLE"), {"depends": ["public.users"]}, "identity", None, "a function"),
+    ("sql, trusted", PLAIN.format("STABLE"), {"trust_me": True}, "identity", None, "a function"),
+    ("immutable", PLAIN.format("IMMUTABLE"), {}, "identity", None, "a function"),
+    ("public", PLAIN.format("STABLE"), {"cache": "public, ttl=9"}, "public", 5000, "by its cache policy; totals() may read"),
+    ("plpgsql", "CREATE FUNCTION public.totals() RETURNS bigint STABLE LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM public.users); END'",
+     {}, "identity", 5000, "totals() may read tables"),
+    ("plpgsql, a view named", "CREATE FUNCTION public.totals() RETURNS bigint STABLE LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM public.named); END'",
+     {"depends": ["public.named"]}, "identity", None, "a function"),
+    ("depends on what has no triggers", "CREATE MATERIALIZED VIEW public.m AS SELECT 1 AS id; " + PLAIN.format("STABLE"), {"depends": ["public.m"]},
+     "identity", 5000, "materialized view public.m: it is refreshed"),
+]
+ATOMIC_SHAPES = [
+    ("BEGIN ATOMIC", ATOMIC.format("STABLE", COUNT), {}, "identity", None, "a function"),
+    ("BEGIN ATOMIC with a volatile function", ATOMIC.format("STABLE", COUNT + " WHERE random() < 1"), {}, "none", None, "random(), which is volatile"),
+    ("BEGIN ATOMIC on the time", ATOMIC.format("STABLE", COUNT + " WHERE now() < '2030-01-01'"), {}, "identity", 5000, "it depends on the time"),
+    ("BEGIN ATOMIC over PostgreSQL's own", ATOMIC.format("STABLE", "SELECT count(*) FROM pg_class"), {}, "identity", 5000, "it reads table pg_catalog.pg_class"),
+    ("BEGIN ATOMIC that calls another", ATOMIC.format("STABLE", COUNT).replace("totals", "inner_") + ATOMIC.format("STABLE", "SELECT public.inner_()"),
+     {}, "identity", None, "a function"),
+    ("BEGIN ATOMIC that calls one that hides its tables", PLAIN.format("STABLE").replace("totals", "inner_") + ATOMIC.format("STABLE", "SELECT public.inner_()"),
+     {}, "identity", 5000, "inner_() may read tables"),
+    ("BEGIN ATOMIC over a table under policies on the time", "ALTER TABLE public.users ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON public.users USING (now() < '2030-01-01'); " +
+     ATOMIC.format("STABLE", COUNT), {}, "identity", 5000, "it depends on the time"),
+]
+
+
+@pytest.mark.parametrize("sql, options, scope, bound, reason", [s[1:] for s in SHAPES + ATOMIC_SHAPES], ids=[s[0] for s in SHAPES + ATOMIC_SHAPES])
+def test_the_scope_of_a_function(session, sql, options, scope, bound, reason):
+    if "ATOMIC" in sql and session.connection.server_version < 140000:
+        pytest.skip("BEGIN ATOMIC came with PostgreSQL 14")
+    session.run(sql.replace("%", "%%"))
+    said = expose_function(session, **options)
+    got = session.scope("rpc/totals")
+    assert got[:2] == (scope, bound) and reason in got[2], got
+    assert function(session) == (scope, bound)
+    who = {"none": "not at all", "public": "for all", "identity": "for each identity"}[scope]
+    assert cached(said) == [f"  cached   {who}{', 5 s at most' if bound else ''} ({got[2]})"]
+
+
+def test_a_volatile_function_is_not_cached(session):
+    session.run(PLAIN.format(""))
+    message, hint = session.refused("SELECT composure.expose_function('public.totals', cache => 'ttl=5')")
+    assert message == "cache: only GET is cached, and function public.totals() takes POST alone"
+    assert cached(expose_function(session, cache=None)) == [] and function(session) == ("none", None)
+    # It became so afterwards.
+    session.run("ALTER FUNCTION public.totals() STABLE")
+    expose_function(session, depends=["public.users"])
+    session.run("ALTER FUNCTION public.totals() VOLATILE")
+    assert function(session) == ("none", None)
+
+
+def test_a_function_without_a_ttl_has_no_triggers_and_no_line(session):
+    session.run(PLAIN.format("STABLE"))
+    assert cached(expose_function(session, cache="max-age=5", depends=["public.users"])) == []
+    assert session.triggers("users") == [] and session.noted() == []
+
+
+def test_what_a_function_depends_on_is_noted_as_the_function(session):
+    session.run(PLAIN.format("STABLE"))
+    session.expose("users", cache=None)
+    for depends in (["public.users"], ["public.named"]):
+        expose_function(session, depends=depends)
+        assert session.triggers("users") == STATEMENT
+        assert session.wrote("INSERT INTO public.users (id) VALUES (1)") == [("rpc/totals", None, False)]
+        assert session.wrote("DELETE FROM public.users") == [("rpc/totals", None, True)]
+        assert session.wrote("UPDATE public.users SET name = 'x'") == []
+    assert touches(session, "users") == ["rpc/totals"]
+    expose_function(session, depends=["public.orders"])
+    assert session.triggers("users") == [] and session.triggers("orders") == STATEMENT
+    # All that was said before is replaced.
+    expose_function(session)
+    assert session.triggers("orders") == [] and function(session) == ("identity", 5000)
+    expose_function(session, depends=["public.orders"])
+    session.run("SELECT composure.unexpose_function('totals')")
+    assert session.triggers("orders") == []
+    assert session.run("SELECT * FROM composure.followed") == []
+
+
+def test_an_atomic_function_is_followed_to_what_its_body_reads(kept):
+    atomic = kept
+    if atomic.connection.server_version < 140000:
+        pytest.skip("BEGIN ATOMIC came with PostgreSQL 14")
+    atomic.run(ATOMIC.format("STABLE", "SELECT count(*) FROM public.named"))
+    expose_function(atomic, name="sums")
+    assert atomic.triggers("users") == STATEMENT
+    assert atomic.wrote("INSERT INTO public.users (id) VALUES (1)") == [("rpc/sums", None, False)]
+    atomic.settle()
+    atomic.run(ATOMIC.format("STABLE", "SELECT count(*) FROM public.orders").replace("CREATE", "CREATE OR REPLACE"))
+    assert atomic.follow() == ["rpc/sums"] and atomic.noted() == [("rpc/sums", None, True)]
+    assert atomic.triggers("users") == [] and atomic.triggers("orders") == STATEMENT
+
+
+def test_atomic_functions_in_views_and_policies_hide_no_tables(atomic):
+    atomic.run("CREATE TABLE public.members (who name PRIMARY KEY); "
+               "CREATE FUNCTION public.member() RETURNS boolean STABLE LANGUAGE sql BEGIN ATOMIC "
+               "SELECT EXISTS (SELECT FROM public.members m WHERE m.who = current_user); END; "
+               "CREATE VIEW public.v AS SELECT id FROM public.base WHERE public.member(); "
+               "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON public.orders USING (public.member())")
+    atomic.expose("v", key=["id"])
+    atomic.expose("orders")
+    assert atomic.scope("v")[:2] == atomic.scope("orders")[:2] == ("identity", None)
+    assert atomic.wrote("INSERT INTO public.members VALUES ('a')") == [("orders", None, True), ("v", None, False)]
+
+
+def test_atomic_functions_behind_operators_and_aggregates_hide_no_tables(atomic):
+    atomic.run("CREATE FUNCTION public.step(s bigint, v bigint) RETURNS bigint STABLE LANGUAGE sql BEGIN ATOMIC "
+               "SELECT s + v + (SELECT count(*) FROM public.orders); END; "
+               "CREATE AGGREGATE public.total(bigint) (sfunc = public.step, stype = bigint); "
+               "CREATE OPERATOR public.## (leftarg = bigint, rightarg = bigint, function = public.step); "
+               "CREATE VIEW public.a AS SELECT 1 AS id, public.total(id) AS t FROM public.users; "
+               "CREATE VIEW public.o AS SELECT id, id OPERATOR(public.##) id AS t FROM public.users")
+    for view in ("a", "o"):
+        atomic.expose(view, key=["id"])
+        assert atomic.scope(view)[:2] == ("identity", None), view
+    assert atomic.wrote("INSERT INTO public.orders SELECT NULL, 1 WHERE false") == []
+    atomic.run("INSERT INTO public.users (id) VALUES (1)")
+    assert atomic.wrote("INSERT INTO public.orders VALUES (1, 1)") == [("a", None, False), ("o", None, False)]
+
+
+def test_a_function_can_be_purged(session):
+    session.run(PLAIN.format("STABLE"))
+    expose_function(session, cache=None)
+    session.noted()
+    assert session.one("SELECT composure.purge('rpc/totals')") == "/rpc/totals is no longer served from the cache"
+    assert session.noted() == [("rpc/totals", None, True)]
+    assert session.refused("SELECT composure.purge('rpc/totals', '1')")[0] == "key: answers of a function have none"
+    assert session.refused("SELECT composure.purge('rpc/x')") == ('nothing is exposed as "rpc/x"', "Exposed are: rpc/totals.")
+
+
+def test_a_table_that_a_function_depends_on_has_to_exist(session):
+    session.run(PLAIN.format("STABLE"))
+    message, _ = session.refused("SELECT composure.expose_function('public.totals', cache => 'ttl=1', depends => '{public.nothing}')")
+    assert message == 'relation "public.nothing" does not exist'
+
+
+def test_a_function_that_is_gone_is_not_cached_and_breaks_nothing(session):
+    session.run(PLAIN.format("STABLE"))
+    expose_function(session, depends=["public.users"])
+    session.run("DROP FUNCTION public.totals()")
+    assert session.scope("rpc/totals") == ("none", None, "its function is gone")
+    session.follow()
+    assert session.triggers("users") == []
+
+
+# What no trigger tells of
+
+def test_a_truncate_of_a_partition_made_a_moment_ago_is_told_by_follow_tables(kept):
+    kept.expose("parts")
+    kept.settle()
+    kept.run("CREATE TABLE public.parts_2 PARTITION OF public.parts FOR VALUES FROM (100) TO (200); INSERT INTO public.parts_2 VALUES (100, now())")
+    kept.noted()
+    kept.run("TRUNCATE public.parts_2")
+    assert kept.noted() == []
+    assert kept.follow() == ["parts"] and kept.noted() == [("parts", None, True)]
