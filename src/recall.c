@@ -533,6 +533,7 @@ static bool answer(struct exchange *ex, const struct store_entry *e, const struc
 	buf_advance(&r->body, e->n_body);
 	ex->failed = OK;
 	ex->for_all = e->for_all;
+	ex->recall->filling = false; /* what was asked for meanwhile is not this */
 	say_hit(ex, j);
 	return true;
 }

@@ -229,6 +229,27 @@ def test_who_wrote_it_is_given_nothing_stale(host):
         assert f"name {n}".encode() in at.ask("/api/users/1").body
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_serves_in_place_of_an_answer_is_not_kept_as_one(own_cluster, own_database, workers, method):
+    """It is asked for, PostgreSQL stops, what was kept serves: afterwards it is as old as before, and whole."""
+    own_database.sql("SELECT composure.expose('public.users', cache => 'ttl=60, stale-if-error=600')")
+    at = Host(own_database, workers(1, own_database))
+    old = at.hit("/api/users/1")
+    at.hit("/api/users?limit=1")
+    own_database.sql("UPDATE public.users SET name = 'another' WHERE id = 1")
+    wait_until(lambda: b"another" in at.ask("/api/users?limit=1").body, "the change to be told")
+    own_cluster.freeze()
+    served = at.ask("/api/users/1", method=method)
+    own_cluster.thaw()
+    assert served.status == 200 and served.headers["cache-status"].endswith("detail=stale-if-error")
+    assert served.body == (old.body if method == "GET" else b"")
+    seen = []
+    wait_until(lambda: seen.append(at.ask("/api/users/1")) or b"another" in seen[-1].body, "PostgreSQL's answer")
+    for answer in seen[:-1]:
+        assert answer.body == old.body and "stale" in answer.headers["cache-status"]
+    assert at.hit("/api/users/1").body == seen[-1].body
+
+
 def test_hard_changes_are_never_served_again(host):
     at = host(sql="SELECT composure.expose('public.users', cache => 'ttl=60, stale-while-revalidate=60, stale-if-error=60')")
     at.database.sql("INSERT INTO public.users (id, name, email, country) VALUES (5000, 'gone', 'gone@example.org', 'DE')")
