@@ -117,12 +117,13 @@ static void on_look(struct timer *t)
 		look_soon(all, now + LOOK_US);
 }
 
-static void flight_over(struct exchange *ex)
+/* `each`: what came of it is for nobody else, so each of those who waited asks for itself. */
+static void flight_over(struct exchange *ex, bool each)
 {
 	struct recall *rc = ex->recall;
 	struct service *s = ex->service;
 	if (rc->leading) {
-		flight_end(s->flights, &rc->flight);
+		flight_end(s->flights, &rc->flight, each);
 		if (s->recaller->waiting)
 			loop_timer_set(s->loop, &s->recaller->look, loop_now_us(s->loop));
 	}
@@ -142,7 +143,7 @@ void recall_end(struct exchange *ex)
 	if (!ex->recall)
 		return;
 	wait_end(ex);
-	flight_over(ex);
+	flight_over(ex, false);
 	ex->recall = NULL;
 }
 
@@ -322,8 +323,8 @@ static bool make_key(struct exchange *ex, struct reach *reach)
 	buf_put(&b, ex->catalog->digest, sizeof ex->catalog->digest);
 	if (scope != SCOPE_PUBLIC)
 		put_part(&b, who->role);
-	if (scope == SCOPE_IDENTITY || (scope == SCOPE_ROLE && reach->of_tenants))
-		put_part(&b, who->tenant);
+	if (scope != SCOPE_PUBLIC)
+		put_part(&b, scope == SCOPE_IDENTITY || reach->of_tenants ? who->tenant : VIEW_NONE);
 	if (scope == SCOPE_IDENTITY)
 		put_part(&b, who->key_id);
 	put_part(&b, ex->function ? ex->function->name : ex->resource->name);
@@ -392,8 +393,13 @@ static uint64_t of_identity(const struct exchange *ex, uint64_t tag)
 	return generation_tag(view_make((const char *)&tag, sizeof tag), ex->principal.key_id);
 }
 
+/* What it wrote where nobody knows what that was. */
+static const uint64_t ANYTHING = 0;
+
 static bool wrote_since(const struct exchange *ex, const struct store_entry *e)
 {
+	if (flights_wrote_us(ex->service->flights, of_identity(ex, ANYTHING)) >= e->asked_us)
+		return true;
 	for (unsigned i = 0; i < e->n_tags; i++)
 		if (flights_wrote_us(ex->service->flights, of_identity(ex, e->tags[i].tag)) >= e->asked_us)
 			return true;
@@ -408,9 +414,14 @@ static int64_t unheard_us(const struct service *s)
 	return beat && ago >= 0 ? ago * 1000 : INT64_MAX / 2;
 }
 
+static bool followed(const struct service *s, int64_t unheard)
+{
+	return unheard <= s->settings->feed_interval_ms * 1000 + LATE_US;
+}
+
 static bool feed_is_followed(const struct service *s)
 {
-	return unheard_us(s) <= s->settings->feed_interval_ms * 1000 + LATE_US;
+	return followed(s, unheard_us(s));
 }
 
 struct judgement {
@@ -420,11 +431,12 @@ struct judgement {
 	const char *detail;
 };
 
-/* How long it has been stale at most: since it was last known to be true. */
+/* How long it has been stale at most: since it was last known to be true. That there is no such row is never said of what may
+ * have come meanwhile. */
 static struct judgement judge_stale(const struct exchange *ex, const struct store_entry *e, int64_t since_us, int64_t now)
 {
 	struct judgement j = { .verdict = GONE, .age_us = now - since_us, .ttl_us = since_us - now };
-	if (wrote_since(ex, e))
+	if (e->missing || wrote_since(ex, e))
 		return j;
 	if (j.age_us < e->revalidate_us && !ex->service->brief) {
 		j.verdict = RENEW;
@@ -442,11 +454,19 @@ static bool answers(const struct service *s)
 	return pool_stands(s->pool) && pool_reachable(s->pool, NULL) && !breaker_doubted(s->primary, clock_us());
 }
 
+/* When it was last known to be true. That nothing was told says nothing where not every change is. */
+static int64_t true_until(const struct store_entry *e, const struct store_ref *ref, bool same, bool follows, int64_t heard)
+{
+	if (same && (follows || e->bounded))
+		return e->asked_us + e->ttl_us;
+	return same && heard > ref->confirmed_us ? heard : ref->confirmed_us;
+}
+
 static struct judgement judge(const struct exchange *ex, const struct store_entry *e, const struct store_ref *ref)
 {
 	const struct service *s = ex->service;
-	int64_t now = clock_us(), unheard = unheard_us(s);
-	bool hard_same = true, soft_same = true;
+	int64_t now = clock_us(), unheard = unheard_us(s); /* before the generations: what is told after it is not known here */
+	bool follows = followed(s, unheard), hard_same = true, soft_same = true;
 	for (unsigned i = 0; i < e->n_tags; i++) {
 		struct generation g = generation_read(s->watch, e->tags[i].tag);
 		hard_same &= g.hard == e->tags[i].hard;
@@ -459,7 +479,6 @@ static struct judgement judge(const struct exchange *ex, const struct store_entr
 		j.verdict = FRESH;
 		return j;
 	}
-	bool follows = feed_is_followed(s);
 	int64_t heard = now - unheard > e->asked_us ? now - unheard : e->asked_us;
 	if (soft_same && j.ttl_us > 0) {
 		j.age_us = e->bounded ? now - e->asked_us : follows ? 0 : now - heard;
@@ -479,9 +498,7 @@ static struct judgement judge(const struct exchange *ex, const struct store_entr
 		j.detail = "min-fresh";
 		return j;
 	}
-	int64_t until = e->asked_us + e->ttl_us;
-	return judge_stale(ex, e, soft_same && follows ? until : soft_same && heard > ref->confirmed_us ? heard : ref->confirmed_us,
-	                   now);
+	return judge_stale(ex, e, true_until(e, ref, soft_same, follows, heard), now);
 }
 
 /* --- answers --- */
@@ -516,9 +533,20 @@ static void say_hit(struct exchange *ex, const struct judgement *j)
 	ex->recall->told = true;
 }
 
+/* There is no such row: what is kept is just that. */
+static bool answer_missing(struct exchange *ex, const struct judgement *j)
+{
+	ex->recall->filling = false;
+	problem(ex, ERR_NOT_FOUND, VIEW_NONE);
+	say_hit(ex, j);
+	return true;
+}
+
 /* Fills the response with what is kept. False: it was given up this moment, and the response is empty. */
 static bool answer(struct exchange *ex, const struct store_entry *e, const struct store_ref *ref, const struct judgement *j)
 {
+	if (e->missing)
+		return answer_missing(ex, j);
 	struct response *r = &ex->response;
 	struct view etag = view_make(e->etag, e->n_etag), known = ex->request.header[HEADER_IF_NONE_MATCH];
 	bool unchanged = known.p && e->n_etag && etag_matches(known, etag, false);
@@ -578,6 +606,7 @@ static void renew(struct exchange *ex)
 	own->renews = true;
 	own->renews_hash = ex->recall->hash;
 	own->finished = on_renewed;
+	own->body_done = true; /* there is none, which calls wait for */
 	own->next_renewing = s->recaller->renewing;
 	s->recaller->renewing = own;
 	copy_request(own, ex);
@@ -588,7 +617,7 @@ void recall_give_way(struct exchange *ex, bool anew)
 {
 	if (!ex->recall || !ex->recall->filling)
 		return;
-	flight_over(ex);
+	flight_over(ex, false);
 	if (anew)
 		renew(ex);
 }
@@ -649,14 +678,16 @@ static enum next miss(struct exchange *ex)
 		wait_begin(ex);
 		return WAIT;
 	}
-	/* The generations first, and the clock before them. */
+	/* The generations first; the clock, and whether the feed is heard, before them. */
 	int64_t now = clock_us(), sure = now - s->settings->feed_interval_ms * 1000 - LATE_US;
+	bool follows = feed_is_followed(s);
 	uint64_t digest = read_generations(ex, &rc->entry);
 	rc->progress = progress_told(s->progress, now);
 	rc->entry.asked_us = now;
 	/* Nothing changed since it was asked for that was told: so it is as true as anything kept is. */
-	int64_t join_from = unheard_us(s) <= now - sure ? 0 : sure;
-	enum flight_role role = rc->joins > JOINS_MAX || !replicas_heard(ex) ? FLIGHT_ALONE
+	int64_t join_from = follows ? 0 : sure;
+	bool alone = rc->joins > JOINS_MAX || !replicas_heard(ex) || flight_was_for_one(s->flights, &rc->flight);
+	enum flight_role role = alone ? FLIGHT_ALONE
 				: flight_take(s->flights, rc->hash, digest, now, join_from, &rc->flight);
 	if (ex->renews && (role == FLIGHT_JOIN || role == FLIGHT_LATER))
 		return problem(ex, ERR_OVERLOADED, VIEW_NONE); /* somebody makes it anew already */
@@ -780,7 +811,8 @@ bool recall_deadline(struct exchange *ex, int64_t *later_us)
 	struct service *s = ex->service;
 	if (unheard_us(s) > SILENT_US && pool_silent_us(s->pool) > PATIENCE_US)
 		(void)breaker_trip(s->primary, &s->server_terms, now);
-	if (!answers(s) && rescue(ex, !feed_is_followed(s)))
+	bool elsewhere = ex->query_out && ex->pool != s->pool; /* a replica answers all the same, and newer */
+	if (!elsewhere && !answers(s) && rescue(ex, !feed_is_followed(s)))
 		return true;
 	*later_us = now + UNSURE_US < ex->deadline_us ? now + UNSURE_US : ex->deadline_us;
 	return false;
@@ -798,17 +830,56 @@ static bool sets_cookie(const struct exchange *ex)
 	return found;
 }
 
-static bool keep(struct exchange *ex)
+/* What became of what was asked for. */
+enum fate {
+	FATE_NONE,  /* nothing that says anything to others */
+	FATE_KEPT,
+	FATE_OTHER, /* an answer, which cannot be kept: whoever waits asks for itself, and what was kept before is over */
+};
+
+static enum fate keep_missing(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	rc->entry.missing = true;
+	bool kept = store_put(ex->service->store, rc->hash, rc->key, &rc->entry, VIEW(""), VIEW(""));
+	return kept ? FATE_KEPT : FATE_NONE;
+}
+
+static enum fate keep_whole(struct exchange *ex)
+{
+	struct recall *rc = ex->recall;
+	struct store *store = ex->service->store;
+	const struct response *r = &ex->response;
+	if (sets_cookie(ex) || r->head.n + r->body.n + rc->key.n > store_bytes_max(store))
+		return FATE_OTHER;
+	rc->entry.n_etag = (uint8_t)ex->n_etag;
+	memcpy(rc->entry.etag, ex->etag, ex->n_etag);
+	return store_put(store, rc->hash, rc->key, &rc->entry, buf_view(&r->head), buf_view(&r->body)) ? FATE_KEPT : FATE_NONE;
+}
+
+static enum fate keep(struct exchange *ex)
 {
 	struct recall *rc = ex->recall;
 	const struct response *r = &ex->response;
-	bool whole = (r->http == 200 || (r->http == 304 && ex->n_etag)) && ex->failed == OK && !buf_failed(&r->body) &&
-		     !buf_failed(&r->head);
-	if (!rc->filling || !whole || partial_lacks(ex) || sets_cookie(ex) || !replicas_may_keep(ex, rc->progress))
-		return false;
-	rc->entry.n_etag = (uint8_t)ex->n_etag;
-	memcpy(rc->entry.etag, ex->etag, ex->n_etag);
-	return store_put(ex->service->store, rc->hash, rc->key, &rc->entry, buf_view(&r->head), buf_view(&r->body));
+	if (!rc->filling || partial_lacks(ex) || buf_failed(&r->body) || buf_failed(&r->head) || !replicas_may_keep(ex, rc->progress))
+		return FATE_NONE;
+	if (ex->failed == OK && (r->http == 200 || (r->http == 304 && ex->n_etag)))
+		return keep_whole(ex);
+	if (ex->failed == ERR_NOT_FOUND && ex->operation == OP_ITEM && ex->query_done)
+		return keep_missing(ex);
+	return r->http >= 400 && r->http < 500 ? FATE_OTHER : FATE_NONE;
+}
+
+/* Was it asked for at all? What was refused before that was not (RFC 9211 section 2.2). */
+static bool was_forwarded(const struct exchange *ex)
+{
+	switch (ex->failed) {
+	case ERR_NOT_CACHED:
+	case ERR_CIRCUIT_OPEN:
+	case ERR_UNAVAILABLE:
+	case ERR_OVERLOADED: return false;
+	default: return ex->recall->forward;
+	}
 }
 
 void recall_finish(struct exchange *ex)
@@ -816,12 +887,14 @@ void recall_finish(struct exchange *ex)
 	struct recall *rc = ex->recall;
 	if (!rc)
 		return;
-	bool kept = keep(ex);
-	flight_over(ex);
+	enum fate fate = keep(ex);
+	if (fate == FATE_OTHER)
+		store_drop(ex->service->store, rc->hash, rc->key, rc->entry.asked_us);
+	flight_over(ex, fate == FATE_OTHER);
 	if (ex->response.http >= 500 && !ex->renews && ex->failed != ERR_NOT_CACHED)
 		(void)rescue(ex, true);
-	if (!rc->told && rc->forward) {
-		struct view text = arena_printf(ex->arena, "Composure; fwd=%s%s", rc->forward, kept ? "; stored" : "");
+	if (!rc->told && was_forwarded(ex)) {
+		struct view text = arena_printf(ex->arena, "Composure; fwd=%s%s", rc->forward, fate == FATE_KEPT ? "; stored" : "");
 		response_header(&ex->response, VIEW("Cache-Status"), text);
 	}
 }
@@ -845,6 +918,7 @@ static void changed(struct exchange *ex, struct view resource, const struct view
 		flights_wrote(s->flights, of_identity(ex, generation_of_rows(resource)), now);
 	flights_wrote(s->flights, of_identity(ex, generation_of_resource(resource)), now);
 	generation_changed(s->watch, resource, keys, n, hard);
+	store_count(s->store, STORE_INVALIDATED);
 }
 
 enum { NOTED_RESOURCE, NOTED_KEYS, NOTED_HARD };
@@ -865,6 +939,12 @@ void recall_written(struct exchange *ex, const struct rows *noted)
 		changed_as_noted(ex, noted);
 	for (unsigned i = 0; !noted && ex->resource && i < ex->resource->n_touches; i++)
 		changed(ex, ex->resource->touches[i], NULL, 0, false);
+}
+
+void recall_written_something(struct exchange *ex)
+{
+	flights_wrote(ex->service->flights, of_identity(ex, ANYTHING), clock_us());
+	recall_written(ex, NULL);
 }
 
 /* --- the recaller --- */

@@ -19,6 +19,7 @@ struct place {
  * begins, what stands beside it is an earlier one's. */
 enum { HASH_AT = 42, EPOCH_AT = 24, SLOT_AT = 15 };
 
+static const int64_t FOR_ONE = -1; /* for asked_us, when it is over */
 static const uint64_t BEGINS = 1 << 14, TICKET = BEGINS - 1, SLOT = 0x1ff, EPOCH = 0x3ffff;
 
 struct table {
@@ -113,11 +114,21 @@ bool flight_is_taken(struct flights *f, uint64_t hash, int64_t now_us)
 	return word && word >> HASH_AT == hash >> HASH_AT && !is_void(f, word, now_us);
 }
 
-void flight_end(struct flights *f, const struct flight_ref *ref)
+/* Should it be another's place this very moment, that one's followers look again, no more. */
+void flight_end(struct flights *f, const struct flight_ref *ref, bool for_one)
 {
+	struct place *p = &f->table->place[ref->place];
 	uint64_t word = ref->word;
-	(void)atomic_compare_exchange_strong_explicit(&f->table->place[ref->place].word, &word, 0, memory_order_release,
-	                                              memory_order_relaxed);
+	if (for_one && atomic_load_explicit(&p->word, memory_order_relaxed) == word)
+		atomic_store_explicit(&p->asked_us, FOR_ONE, memory_order_relaxed);
+	(void)atomic_compare_exchange_strong_explicit(&p->word, &word, 0, memory_order_release, memory_order_relaxed);
+}
+
+bool flight_was_for_one(struct flights *f, const struct flight_ref *ref)
+{
+	struct place *p = &f->table->place[ref->place];
+	return ref->word && atomic_load_explicit(&p->word, memory_order_acquire) == 0 &&
+	       atomic_load_explicit(&p->asked_us, memory_order_relaxed) == FOR_ONE;
 }
 
 void flights_wrote(struct flights *f, uint64_t which, int64_t now_us)

@@ -45,8 +45,11 @@ bool flight_goes_on(struct flights *, const struct flight_ref *, int64_t now_us)
 /* Does anybody ask for it? */
 bool flight_is_taken(struct flights *, uint64_t hash, int64_t now_us);
 
-/* Ours is over, whatever came of it. */
-void flight_end(struct flights *, const struct flight_ref *);
+/* Ours is over. `for_one`: what came of it cannot be kept, so it is no use to wait for another. */
+void flight_end(struct flights *, const struct flight_ref *, bool for_one);
+
+/* Did one that is over say that? A guess: the place may be another's since. */
+bool flight_was_for_one(struct flights *, const struct flight_ref *);
 
 /* What an identity wrote last, and when (0: not lately): `which` is a hash of both. A collision makes it seem later. */
 void flights_wrote(struct flights *, uint64_t which, int64_t now_us);

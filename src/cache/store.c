@@ -673,6 +673,20 @@ bool store_put(struct store *s, uint64_t hash, struct view key, const struct sto
 	return kept;
 }
 
+void store_drop(struct store *s, uint64_t hash, struct view key, int64_t asked_us)
+{
+	if (!s->shards)
+		return;
+	struct parts p = parts_of(s, shard_of(s, hash));
+	if (!lock_try(&p.shard->lock, region_me(s->region)))
+		return;
+	bool newer = false;
+	uint32_t own = find_own(s, &p, hash, key, asked_us, &newer);
+	if (own && !newer && !(unlink_queue(s, &p, own) && give_up(s, &p, own)))
+		empty(s, &p);
+	lock_release(&p.shard->lock);
+}
+
 void store_describe(const struct store *s, FILE *f)
 {
 	unsigned entries = 0, held = 0;

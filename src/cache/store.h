@@ -22,7 +22,7 @@
 
 struct store;
 
-enum { STORE_TAGS_MAX = 16, STORE_KEY_MAX = 8192, STORE_ETAG_CHARS = 40 };
+enum { STORE_TAGS_MAX = 16, STORE_KEY_MAX = 8192, STORE_ETAG_CHARS = 39 };
 
 /* What an entry depends on, as it was before PostgreSQL was asked. */
 struct store_tag {
@@ -38,6 +38,7 @@ struct store_entry {
 	uint8_t n_tags, n_etag;
 	uint8_t for_all;     /* the answer is the same for everybody */
 	uint8_t bounded;     /* its changes are not all seen */
+	uint8_t missing;     /* the answer is that there is no such thing: no head, no body */
 	char etag[STORE_ETAG_CHARS];
 	struct store_tag tags[STORE_TAGS_MAX];
 };
@@ -90,6 +91,9 @@ void store_used(struct store *, const struct store_ref *, int64_t confirmed_us);
 
 /* Keeps an answer in place of an older one under that key. False: it was not kept. */
 bool store_put(struct store *, uint64_t hash, struct view key, const struct store_entry *, struct view head, struct view body);
+
+/* Gives up what is kept under that key, if it was asked for before then. Without the lock it stays. */
+void store_drop(struct store *, uint64_t hash, struct view key, int64_t asked_us);
 
 void store_count(struct store *, enum store_count);
 uint64_t store_counted(const struct store *, enum store_count);

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,15 @@ def test_stale_while_it_is_made_anew(host):
     assert at.hit("/api/users/1").headers["age"] == "0"
 
 
+def test_a_call_that_is_stale_is_made_anew_at_once(host):
+    at = host(sql="""
+        CREATE FUNCTION public.named() RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC SELECT name FROM public.users WHERE id = 1; END;
+        SELECT composure.expose_function('public.named', cache => 'ttl=60, stale-while-revalidate=600')""", deadline_ms=60000)
+    at.hit("/api/rpc/named")
+    at.database.sql("UPDATE public.users SET name = 'another' WHERE id = 1")
+    wait_until(lambda: b"another" in at.ask("/api/rpc/named").body, "the new name, long before a deadline")
+
+
 def test_who_wrote_it_is_given_nothing_stale(host):
     at = host(sql="SELECT composure.expose('public.users', cache => 'ttl=60, stale-while-revalidate=60, stale-if-error=60')")
     for n in range(10):
@@ -259,10 +269,97 @@ def test_hard_changes_are_never_served_again(host):
     assert at.ask("/api/users/5000").status == 404
 
 
+def test_that_there_is_no_such_row_is_known_until_there_is_one(host):
+    at = host(sql="SELECT composure.expose('public.users', cache => 'ttl=60, stale-while-revalidate=60, stale-if-error=60')")
+    for uri, change in (("/api/users/5001", lambda n: at.database.sql(
+            "INSERT INTO public.users (id, name, email, country) VALUES (%s, 'new', 'new@example.org', 'DE')", n)),
+                        ("/api/users/5002", lambda n: at.ask("/api/users", method="POST", body={
+                            "id": n, "name": "new", "email": "new2@example.org", "country": "DE"}))):
+        kept = at.hit(uri)
+        assert kept.status == 404 and json.loads(kept.body)["code"] == "not_found" and kept.headers["cache-control"] == "no-store"
+        assert json.loads(kept.body)["instance"].endswith(kept.headers["x-request-id"])
+        assert at.hit(uri).headers["x-request-id"] != kept.headers["x-request-id"]
+        change(int(uri.split("/")[-1]))
+        assert wait_until(lambda: (a := at.ask(uri)).status == 200 and a, "the row")
+        assert at.hit(uri).status == 200
+    # By a write of one's own it is there at once, also where a 404 is kept.
+    assert at.hit("/api/users/5003").status == 404
+    at.ask("/api/users", method="POST", body={"id": 5003, "name": "new", "email": "new3@example.org", "country": "DE"})
+    assert at.ask("/api/users/5003").status == 200
+
+
+@pytest.mark.parametrize("change, status", [
+    ("UPDATE public.things SET active = false WHERE id = 1", 404),
+    ("UPDATE public.things SET id = 0 WHERE id = 1", 404),
+    ("UPDATE public.refusals SET code = 'PT403'", 403)])
+def test_what_is_stale_gives_way_to_a_refusal(host, change, status):
+    """Served once while it is asked for anew; and what comes is that it is not there."""
+    at = host(sql="""
+        CREATE TABLE public.things (id int PRIMARY KEY, active bool NOT NULL); INSERT INTO public.things VALUES (1, true);
+        CREATE TABLE public.refusals (code text); INSERT INTO public.refusals VALUES (NULL);
+        CREATE VIEW public.active AS SELECT id FROM public.things WHERE active;
+        CREATE FUNCTION public.ask() RETURNS int LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+          DECLARE refused text := (SELECT code FROM public.refusals);
+          BEGIN IF refused IS NOT NULL THEN RAISE 'no' USING ERRCODE = refused; END IF; RETURN 1; END$$;
+        GRANT SELECT ON public.active TO api_user;
+        SELECT composure.expose_function('public.ask', cache => 'ttl=60, stale-while-revalidate=600', depends => '{public.refusals}');
+        SELECT composure.expose('public.active', key => '{id}', cache => 'ttl=60, stale-while-revalidate=600, stale-if-error=600')""")
+    uri = "/api/rpc/ask" if status == 403 else "/api/active/1"
+    assert at.hit(uri).status == 200
+    at.database.sql(change)
+    wait_until(lambda: at.ask(uri).status == status, f"a {status}")
+    for _ in range(20):
+        assert at.ask(uri).status == status
+
+
+def test_who_waited_for_what_cannot_be_kept_does_not_wait_again(host):
+    at = host(sql="""
+        CREATE FUNCTION public.large(n int) RETURNS text LANGUAGE plpgsql STABLE AS $$
+          DECLARE began timestamptz := clock_timestamp();
+          BEGIN PERFORM pg_sleep(0.5); RETURN rpad(extract(epoch FROM began)::text, 2000000); END$$;
+        SELECT composure.expose_function('public.large', cache => 'ttl=5')""", connections=8)
+    for n in range(2):  # the second time with sessions that are there already
+        began, barrier = [], threading.Barrier(8)
+
+        def one(n=n, began=began, barrier=barrier):
+            with at.workers.fcgi() as c:
+                barrier.wait()
+                began.append(float(json.loads(c.ask("GET", f"/api/rpc/large?n={n}", auth(at.database.keys["demo"])).body)))
+        threads = [threading.Thread(target=one) for _ in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    began.sort()
+    assert len(began) == 8 and began[1] - began[0] >= 0.5, "one is asked first"
+    assert began[2] - began[1] < 0.5, "and then all, not one after another"
+
+
+def test_a_gap_in_the_feed_makes_nothing_true_whose_changes_are_not_seen(host):
+    """What is bounded was stale for long: a moment without a watcher says nothing of it."""
+    at = host(n=2, log_level="debug", sql="""
+        CREATE TABLE public.hidden (v int); INSERT INTO public.hidden VALUES (1); GRANT SELECT ON public.hidden TO api_user;
+        CREATE FUNCTION public.peek() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN (SELECT v FROM public.hidden); END';
+        SELECT composure.expose_function('public.peek', cache => 'ttl=1, stale-while-revalidate=1')""")
+    assert at.hit("/api/rpc/peek").body == b"1"
+    at.database.sql("UPDATE public.hidden SET v = 2")
+    time.sleep(2.1)  # it is the time that is tested: it ends after one second, and may be served for one more
+    watcher = wait_until(lambda: holders(at.workers.processes), "a watcher")[0]
+    watcher.popen.send_signal(signal.SIGSTOP)
+    try:
+        other = next(p for p in at.workers.processes if p is not watcher)
+        assert other.alive()
+        for _ in range(20):
+            assert at.ask("/api/rpc/peek").body == b"2"
+    finally:
+        watcher.popen.send_signal(signal.SIGCONT)
+
+
 def test_only_if_cached(host):
     at = host(sql=USERS)
     refused = at.ask("/api/users?limit=3", Cache_Control="only-if-cached")
     assert refused.status == 504 and json.loads(refused.body)["code"] == "not_cached"
+    assert "cache-status" not in refused.headers, "it was not asked for"
     assert at.ask("/api/countries/DE", Cache_Control="only-if-cached").status == 504
     at.hit("/api/users?limit=3")
     assert at.ask("/api/users?limit=3", Cache_Control="only-if-cached").status == 200

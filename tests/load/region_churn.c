@@ -151,7 +151,7 @@ static enum flight_role use_flight(unsigned n)
 	atomic_store(&region_slot(region)->beat_us, now);
 	enum flight_role role = flight_take(flights, answers_mix(n + 1), draw() % 3, now, 0, &ref);
 	if (role == FLIGHT_LEAD)
-		flight_end(flights, &ref);
+		flight_end(flights, &ref, false);
 	return role;
 }
 

@@ -149,7 +149,7 @@ static void fly(struct flights *f, struct region *r, uint64_t *rng)
 		atomic_fetch_add_explicit(&led, 1, memory_order_relaxed);
 		if (draw(rng) % 8 == 0)
 			(void)usleep(1);
-		flight_end(f, &ref);
+		flight_end(f, &ref, false);
 	}
 	if (role == FLIGHT_JOIN) {
 		atomic_fetch_add_explicit(&joined, 1, memory_order_relaxed);

@@ -65,7 +65,7 @@ static void one_leads_and_the_others_join_until_it_ends(void **state)
 	assert_int_equal(take(b, 7, NOW + 5, &second), FLIGHT_JOIN);
 	assert_int_equal(second.asked_us, NOW);
 	assert_true(flight_goes_on(b, &second, NOW + 5));
-	flight_end(a, &first);
+	flight_end(a, &first, false);
 	assert_false(flight_goes_on(b, &second, NOW + 5));
 	assert_false(flight_is_taken(b, HASH, NOW));
 	assert_int_equal(take(b, 7, NOW + 6, &second), FLIGHT_LEAD);
@@ -95,10 +95,10 @@ static void other_generations_take_over(void **state)
 	assert_int_equal(take(a, 8, NOW + 3, &third), FLIGHT_JOIN);
 	assert_int_equal(third.asked_us, NOW + 2);
 	/* The end of the one that was taken over does not end the other. */
-	flight_end(a, &first);
+	flight_end(a, &first, false);
 	assert_true(flight_goes_on(a, &third, NOW + 4));
 	assert_int_equal(take(a, 8, NOW + 4, &joined), FLIGHT_JOIN);
-	flight_end(b, &second);
+	flight_end(b, &second, false);
 	assert_false(flight_is_taken(a, HASH, NOW + 4));
 }
 
@@ -109,11 +109,28 @@ static void the_end_of_one_that_was_taken_over_by_its_own_worker_does_not_end_th
 	struct flight_ref first, second, joined;
 	assert_int_equal(take(a, 7, NOW, &first), FLIGHT_LEAD);
 	assert_int_equal(take(a, 8, NOW, &second), FLIGHT_LEAD);
-	flight_end(a, &first);
+	flight_end(a, &first, false);
 	assert_int_equal(take(b, 8, NOW + 1, &joined), FLIGHT_JOIN);
-	flight_end(a, &second);
+	flight_end(a, &second, false);
 	assert_false(flight_goes_on(b, &joined, NOW + 1));
 	assert_false(flight_is_taken(b, HASH, NOW + 1));
+}
+
+static void who_waited_for_what_is_for_one_alone_waits_for_no_other(void **state)
+{
+	(void)state;
+	struct flight_ref first, joined, second = { 0 };
+	assert_false(flight_was_for_one(b, &second));
+	assert_int_equal(take(a, 7, NOW, &first), FLIGHT_LEAD);
+	assert_int_equal(take(b, 7, NOW, &joined), FLIGHT_JOIN);
+	assert_false(flight_was_for_one(b, &joined));
+	flight_end(a, &first, true);
+	assert_false(flight_goes_on(b, &joined, NOW));
+	assert_true(flight_was_for_one(b, &joined));
+	assert_int_equal(take(a, 7, NOW, &first), FLIGHT_LEAD);
+	assert_false(flight_was_for_one(b, &joined));
+	flight_end(a, &first, false);
+	assert_false(flight_was_for_one(b, &joined));
 }
 
 static void one_that_was_asked_too_early_is_not_joined(void **state)
@@ -148,7 +165,7 @@ static void a_leader_that_has_not_turned_for_long_is_void(void **state)
 	beat(1, NOW + 310 * MS);
 	assert_int_equal(take(b, 7, NOW + 310 * MS, &second), FLIGHT_LEAD);
 	beat(0, NOW + 320 * MS); /* it goes on, and finds it taken */
-	flight_end(a, &first);
+	flight_end(a, &first, false);
 	assert_int_equal(take(a, 7, NOW + 320 * MS, &first), FLIGHT_JOIN);
 }
 
@@ -196,7 +213,7 @@ static void takes_over_and_stops(void)
 	struct flights *f = open_one(0);
 	if (take(f, 8, NOW, &ref) != FLIGHT_LEAD)
 		_exit(1);
-	flight_end(f, &ref);
+	flight_end(f, &ref, false);
 }
 
 /* Its word and what stands beside it were two workers', and nobody ever freed it. */
@@ -221,8 +238,8 @@ static void two_that_take_one_over_at_once_leave_nothing_behind(void **state)
 	for (; role == FLIGHT_LATER && tries < 3; tries++)
 		role = take(b, 9, NOW + 1, &second);
 	assert_int_equal(role, FLIGHT_LEAD);
-	flight_end(a, &first);
-	flight_end(b, &second);
+	flight_end(a, &first, false);
+	flight_end(b, &second, false);
 	assert_false(flight_is_taken(b, HASH, NOW + 1));
 }
 #endif
@@ -239,7 +256,7 @@ static void random_words_are_nobodys_or_pass(void **state)
 		struct flight_ref ref;
 		if (flight_take(a, n | HASH << 20, 7, NOW, 0, &ref) == FLIGHT_LEAD) {
 			led++;
-			flight_end(a, &ref);
+			flight_end(a, &ref, false);
 			assert_false(flight_is_taken(a, n | HASH << 20, NOW));
 		}
 	}
@@ -267,6 +284,7 @@ int main(void)
 		flight_test(a_place_that_is_anothers_is_left_alone),
 		flight_test(other_generations_take_over),
 		flight_test(the_end_of_one_that_was_taken_over_by_its_own_worker_does_not_end_the_other),
+		flight_test(who_waited_for_what_is_for_one_alone_waits_for_no_other),
 		flight_test(one_that_was_asked_too_early_is_not_joined),
 		flight_test(one_that_was_asked_a_moment_later_is_joined),
 		flight_test(a_leader_that_has_not_turned_for_long_is_void),

@@ -255,6 +255,23 @@ static void what_was_found_is_worth_nothing_once_it_is_replaced(void **state)
 	assert_int_equal(other.confirmed_us, NOW + 50000000);
 }
 
+static void what_is_over_is_dropped_unless_it_is_newer(void **state)
+{
+	(void)state;
+	struct answer a;
+	struct view key = answer_key(&a, 1);
+	assert_true(put(1, NOW));
+	assert_true(put(2, NOW));
+	store_drop(store, hash_of(1), key, NOW - 1);
+	assert_int_equal(found(1), NOW);
+	store_drop(store, hash_of(1), key, NOW);
+	assert_int_equal(found(1), 0);
+	store_drop(store, hash_of(1), key, NOW);
+	assert_int_equal(found(2), NOW);
+	assert_true(put(1, NOW + 1));
+	assert_int_equal(found(1), NOW + 1);
+}
+
 /* --- a full one --- */
 
 static void a_full_store_gives_up_entries_and_is_well_filled(void **state)
@@ -582,6 +599,7 @@ int main(void)
 		store_test(an_answer_is_replaced_by_a_larger_and_by_a_smaller_one),
 		store_test(an_older_answer_does_not_replace_a_newer_one),
 		store_test(what_was_found_is_worth_nothing_once_it_is_replaced),
+		store_test(what_is_over_is_dropped_unless_it_is_newer),
 		store_test(a_full_store_gives_up_entries_and_is_well_filled),
 		store_test(many_small_answers_fill_the_slots),
 		store_test(what_is_read_often_stays_through_a_scan),
