@@ -141,7 +141,8 @@ struct exchange {
 	uint64_t group;              /* a hash of what it asks for; 0: nothing in particular */
 
 	bool waited;                 /* for the catalog, once */
-	bool reloaded;               /* the catalog was read anew for this request once */
+	bool reloaded;               /* the catalog was read anew for this request once, */
+	uint32_t reload;             /* by this question of the watcher's */
 
 	/* The one query that is out, and what came of it. Its error is copied: a result's own is gone by then. */
 	struct query query;

@@ -172,6 +172,10 @@ static enum next step_catalog(struct exchange *ex)
 	struct service *s = ex->service;
 	if (ex->catalog)
 		return NEXT;
+	if (ex->reloaded && !watcher_reloaded(s->watcher, ex->reload)) {
+		watcher_wait(s->watcher, ex);
+		return WAIT;
+	}
 	watcher_catalog(s->watcher);
 	/* Nobody will tell a plain CGI process of changes: what the host has not confirmed lately, it asks for itself. */
 	bool sure = !s->brief || watcher_sees(s->watcher) || ex->waited;
@@ -740,7 +744,7 @@ static enum next begin_anew(struct exchange *ex)
 	ex->query_done = ex->runs_code = false;
 	ex->principal = (struct principal){ .has_key = false };
 	ex->step = STEP_CATALOG;
-	watcher_reload(ex->service->watcher);
+	ex->reload = watcher_reload(ex->service->watcher);
 	watcher_wait(ex->service->watcher, ex);
 	return WAIT;
 }

@@ -45,6 +45,7 @@ struct watcher {
 	bool out;                /* it is on its way */
 	bool reading;            /* it is the catalog's */
 	bool wanted;             /* read the catalog whatever its state says */
+	uint32_t question, answered, needed; /* state and, if it is another, catalog: the last one sent, answered, asked for */
 	int64_t next_state_us;   /* when to look at the state again */
 	struct statement sweep_sql;
 	struct query sweep;
@@ -228,7 +229,7 @@ static void publish(struct watcher *w)
 	else if (!w->own)
 		log_warn("the catalog cannot be published, each worker reads it for itself: %s",
 		         result == PUBLISH_BUSY ? "somebody is publishing it" : "it is larger than there is room for");
-	w->wanted = result == PUBLISH_BUSY;
+	w->wanted = result == PUBLISH_BUSY || w->needed != w->question;
 	adopt(w, fresh, buf_view(&w->state), w->asked, result != PUBLISHED);
 }
 
@@ -275,6 +276,9 @@ static void on_done(struct query *q, enum status status, const struct db_error *
 		return;
 	rows_free(w->rows);
 	w->rows = NULL;
+	w->answered = w->question;
+	if (w->needed != w->question)
+		ask(w, false);
 	resume_all(w);
 }
 
@@ -294,14 +298,25 @@ static void ask(struct watcher *w, bool catalog)
 	/* Before the question: a change that overtakes the answer leaves it out of date. */
 	w->asked = generation_now(w);
 	w->out = true;
+	if (!catalog)
+		w->needed = ++w->question;
 	w->reading = catalog;
 	pool_submit(s->pool, &w->query);
 }
 
-void watcher_reload(struct watcher *w)
+uint32_t watcher_reload(struct watcher *w)
 {
 	w->wanted = true;
-	ask(w, false);
+	if (w->out)
+		w->needed = w->question + 1;
+	else
+		ask(w, false);
+	return w->needed;
+}
+
+bool watcher_reloaded(const struct watcher *w, uint32_t question)
+{
+	return (int32_t)(w->answered - question) >= 0;
 }
 
 /* --- the feed --- */

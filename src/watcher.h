@@ -8,6 +8,7 @@
 #define COMPOSURE_WATCHER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/view.h"
 
@@ -29,8 +30,12 @@ bool watcher_sees(const struct watcher *);
 void watcher_wait(struct watcher *, struct exchange *);
 void watcher_unwait(struct watcher *, struct exchange *);
 
-/* Asks for the catalog now: this worker's knowledge proved old. It is read and published whoever has the watch. */
-void watcher_reload(struct watcher *);
+/* Asks for the catalog now: this worker's knowledge proved old. It is read and published whoever has the watch. Returns which
+ * question will tell: one that is out already may be older than what proved it. */
+uint32_t watcher_reload(struct watcher *);
+
+/* Is that one answered, or failed? */
+bool watcher_reloaded(const struct watcher *, uint32_t question);
 
 /* Why there is no catalog yet, in words for whoever runs the server; never empty. */
 struct view watcher_why(const struct watcher *);

@@ -4,6 +4,7 @@ take effect while the workers run."""
 import base64
 import json
 import re
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -448,6 +449,38 @@ def test_a_column_that_changes_its_type_is_read_anew(api, get):
     wait_until(lambda: get(path).json.get("data") == [{"id": 1, "z": 7}], "the new names")
     api.sql("DROP TABLE alt2.others")
     api.wait_status(path, 404)
+
+
+def test_a_catalog_that_was_on_its_way_already_is_not_the_new_one(fresh_database, worker):
+    """One that is being read when a name goes may still have it: the request waits for the next."""
+    fresh_database.sql("""
+        CREATE TABLE public.things (id int PRIMARY KEY, v int); INSERT INTO public.things VALUES (1, 10);
+        GRANT SELECT ON public.things TO api_user; SELECT composure.expose('public.things');
+        ALTER FUNCTION composure.catalog() RENAME TO catalog_read;
+        CREATE FUNCTION composure.catalog() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
+          DECLARE read text := composure.catalog_read();
+          BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN read; END$$""")
+    w = worker(fresh_database)
+
+    def ask():
+        with w.fcgi() as c:
+            return c.ask("GET", "/api/things", {"Authorization": f"Bearer {fresh_database.keys['demo']}"}).status
+    assert ask() == 200
+    holder = fresh_database.connect()
+    holder.cursor().execute("SELECT pg_advisory_lock(4711)")
+    fresh_database.sql("ALTER TABLE public.things ADD COLUMN w int")
+    wait_until(lambda: fresh_database.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                                            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"),
+               "the catalog to be read")
+    fresh_database.sql("ALTER TABLE public.things DROP COLUMN v")
+    said = len(fresh_database.cluster.process.output())
+    statuses = []
+    asking = threading.Thread(target=lambda: statuses.append(ask()))
+    asking.start()
+    wait_until(lambda: "v does not exist" in fresh_database.cluster.process.output()[said:], "the statement to fail")
+    holder.close()
+    asking.join()
+    assert statuses == [200]
 
 
 def test_a_primary_key_that_goes_takes_its_resource_along(api, get):
