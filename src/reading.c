@@ -155,15 +155,31 @@ static void put_tag(struct buf *b, const struct exchange *ex, bool row)
 	}
 }
 
-/* To be purged by: the resources that are in it, and the row of an item. A list is purged as a whole; fifty rows' tags would
- * fill the head. Fastly and Varnish take them by blanks, Cloudflare and Akamai by comma: a key's own is escaped there. */
+static void put_embedded_tags(struct buf *b, const struct node *parent)
+{
+	for (const struct node *n = parent->child; n; n = n->next) {
+		buf_putc(b, ' ');
+		percent_encode(b, n->resource->name);
+		if (n->link.junction) {
+			buf_putc(b, ' ');
+			percent_encode(b, n->link.junction->name);
+		}
+		put_embedded_tags(b, n);
+	}
+}
+
+/* To be purged by: the resources that are in it, and the row of an item; a function. A list is purged as a whole; fifty rows'
+ * tags would fill the head. Fastly and Varnish take them by blanks, Cloudflare and Akamai by comma: a key's own is escaped
+ * there. */
 static void surrogate_keys(struct exchange *ex)
 {
 	struct buf tags = BUF(512);
-	put_tag(&tags, ex, false);
-	for (const struct node *n = ex->page.tree.root.child; n; n = n->next) {
-		buf_putc(&tags, ' ');
-		percent_encode(&tags, n->resource->name);
+	if (ex->function) {
+		buf_lit(&tags, "rpc/");
+		percent_encode(&tags, ex->function->name);
+	} else {
+		put_tag(&tags, ex, false);
+		put_embedded_tags(&tags, &ex->page.tree.root);
 	}
 	if (ex->key) {
 		buf_putc(&tags, ' ');
@@ -188,8 +204,7 @@ void cache_headers(struct exchange *ex, const struct cache_policy *policy)
 		return;
 	if (policy->cdn.p)
 		response_header(r, VIEW("CDN-Cache-Control"), policy->cdn);
-	if (ex->resource)
-		surrogate_keys(ex);
+	surrogate_keys(ex);
 }
 
 void entity_tag(struct exchange *ex)

@@ -244,7 +244,7 @@ static void take_state(struct watcher *w)
 		published_restamp(s->published, s->region, s->catalog_serial, w->asked);
 	if (same)
 		w->generation = w->asked;
-	else if (s->catalog)
+	else
 		generation_bump_all(s->watch, GENERATION_HARD); /* whoever may see what may have changed with it */
 	if (!same || w->wanted)
 		ask(w, true);

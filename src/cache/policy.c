@@ -9,7 +9,7 @@ enum { CONTROL_MAX = 1024 };
 static const struct view otherwise = VIEW_INIT("private, no-cache");
 
 struct directives {
-	struct view s_maxage, max_age, revalidate, if_error; /* whole, with their seconds; absent: not given */
+	struct view s_maxage, max_age; /* whole, with their seconds; absent: not given */
 	bool is_public, says_how_long;
 };
 
@@ -58,7 +58,8 @@ static bool own(struct view part, struct cache_policy *p)
 	return named(part, VIEW("ttl")) || named(part, VIEW("min-fresh")) || named(part, VIEW("max-lag"));
 }
 
-static struct directives read(struct cache_policy *p, struct view text, struct buf *all, struct buf *narrow)
+/* `all` as it was said, `narrow` what is left where no shared cache may keep it, `others` what says neither who nor how long. */
+static struct directives read(struct cache_policy *p, struct view text, struct buf *all, struct buf *narrow, struct buf *others)
 {
 	struct directives d = { .is_public = false };
 	for (struct view part; view_split(&text, ',', &part);) {
@@ -71,10 +72,8 @@ static struct directives read(struct cache_policy *p, struct view text, struct b
 			d.s_maxage = part;
 		else if (named(part, VIEW("max-age")))
 			d.max_age = part;
-		else if (named(part, VIEW("stale-while-revalidate")))
-			d.revalidate = part;
-		else if (named(part, VIEW("stale-if-error")))
-			d.if_error = part;
+		else if (!for_shared(part) && !named(part, VIEW("private")))
+			put(others, part);
 		put(all, part);
 		if (!for_shared(part) && !named(part, VIEW("private")))
 			put(narrow, part);
@@ -82,8 +81,8 @@ static struct directives read(struct cache_policy *p, struct view text, struct b
 	return d;
 }
 
-/* RFC 9213 section 2.1: what a CDN is told stands for itself, so it says how long in max-age. */
-static struct view for_cdn(struct arena *a, const struct directives *d)
+/* RFC 9213 section 2.1: what a CDN is told stands for itself, so it says how long in max-age, and all the rest again. */
+static struct view for_cdn(struct arena *a, const struct directives *d, struct view others)
 {
 	struct buf b = BUF(CONTROL_MAX);
 	if (d->s_maxage.p) {
@@ -92,10 +91,8 @@ static struct view for_cdn(struct arena *a, const struct directives *d)
 	} else {
 		put(&b, d->max_age);
 	}
-	if (b.n) {
-		put(&b, d->revalidate);
-		put(&b, d->if_error);
-	}
+	if (b.n && others.n)
+		put(&b, others);
 	struct view text = b.n ? arena_copy(a, buf_view(&b)) : VIEW_NONE;
 	buf_free(&b);
 	return text;
@@ -110,16 +107,19 @@ static struct view kept_private(struct arena *a, const struct directives *d, str
 
 bool cache_policy(struct cache_policy *p, struct arena *a, struct view text)
 {
-	struct buf all = BUF(CONTROL_MAX), narrow = BUF(CONTROL_MAX);
+	struct buf all = BUF(CONTROL_MAX), narrow = BUF(CONTROL_MAX), others = BUF(CONTROL_MAX);
 	*p = (struct cache_policy){ .max_lag_us = -1 };
-	struct directives d = read(p, text, &all, &narrow);
+	struct directives d = read(p, text, &all, &narrow, &others);
 	p->is_public = d.is_public;
 	p->narrow = kept_private(a, &d, buf_view(&narrow));
+	if (d.is_public && !d.says_how_long && !d.s_maxage.p)
+		put(&all, VIEW("no-cache")); /* a shared cache would choose for itself, too */
 	p->control = d.is_public ? arena_copy(a, buf_view(&all)) : p->narrow;
 	if (d.is_public)
-		p->cdn = for_cdn(a, &d);
-	bool good = !buf_failed(&all) && !buf_failed(&narrow) && p->control.p && p->narrow.p;
+		p->cdn = for_cdn(a, &d, buf_view(&others));
+	bool good = !buf_failed(&all) && !buf_failed(&narrow) && !buf_failed(&others) && p->control.p && p->narrow.p;
 	buf_free(&all);
 	buf_free(&narrow);
+	buf_free(&others);
 	return good;
 }

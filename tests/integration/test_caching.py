@@ -42,6 +42,16 @@ def test_tags_name_the_resource_and_an_items_row(ask):
     assert not {"surrogate-key", "xkey", "cache-tag", "cdn-cache-control"} & set(ask("/api/users/1").headers)
 
 
+def test_tags_name_all_that_is_embedded(ask, fresh_database):
+    fresh_database.sql("""
+        CREATE TABLE public.a (id int PRIMARY KEY); CREATE TABLE public.b (id int PRIMARY KEY REFERENCES public.a);
+        CREATE TABLE public.c (id int PRIMARY KEY); CREATE TABLE public.b_c (b int REFERENCES public.b, c int REFERENCES public.c, PRIMARY KEY (b, c));
+        GRANT SELECT ON public.a, public.b, public.c, public.b_c TO api_user, composure_anonymous;
+        SELECT composure.expose('public.' || t, cache => 'public, max-age=9') FROM unnest('{a,b,c,b_c}'::text[]) t""")
+    tags = ask("/api/a?select=id,b(id,c(id))").headers["surrogate-key"]
+    assert sorted(tags.split()) == ["a", "b", "b_c", "c"]
+
+
 def test_what_is_not_public_stays_with_whoever_asked(ask, fresh_database):
     for uri in ("/api/users?limit=3", "/api/users/1", "/api/payments?limit=3&select=id,users(id)"):
         answer = ask(uri)
@@ -124,7 +134,7 @@ def test_functions_have_policies_too(ask, fresh_database):
         shared = ask("/api/rpc/answer?n=42", key)
         assert (shared.status, shared.body) == (200, b"42")
         assert shared.headers["cache-control"] == "public, max-age=3" and shared.headers["cdn-cache-control"] == "max-age=3"
-        assert shared.headers["vary"] == "Accept, Prefer"
+        assert shared.headers["vary"] == "Accept, Prefer" and shared.headers["surrogate-key"] == "rpc/answer"
     mine = ask("/api/rpc/mine")
     assert mine.headers["cache-control"] == "private, no-cache" and "Authorization" in mine.headers["vary"]
     assert ask("/api/rpc/answer", method="POST", body=b'{"n":1}', Content_Type="application/json").headers["cache-control"] == "no-store"

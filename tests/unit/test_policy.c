@@ -49,8 +49,17 @@ static void a_cdn_is_told_in_its_own_words(void **state)
 	   "public, max-age=30, s-maxage=60, stale-while-revalidate=60, stale-if-error=3600",
 	   "max-age=60, stale-while-revalidate=60, stale-if-error=3600",
 	   "private, max-age=30, stale-while-revalidate=60, stale-if-error=3600");
-	is(state, "public", true, "public", NULL, "private, no-cache");
-	is(state, "public, stale-if-error=9", true, "public, stale-if-error=9", NULL, "private, no-cache, stale-if-error=9");
+	is(state, "public, max-age=5, must-revalidate", true, "public, max-age=5, must-revalidate", "max-age=5, must-revalidate",
+	   "private, max-age=5, must-revalidate");
+	is(state, "public, s-maxage=60", true, "public, s-maxage=60", "max-age=60", "private, no-cache");
+}
+
+static void a_shared_cache_does_not_choose_how_long_for_itself(void **state)
+{
+	is(state, "public", true, "public, no-cache", NULL, "private, no-cache");
+	is(state, "public, ttl=60", true, "public, no-cache", NULL, "private, no-cache");
+	is(state, "public, stale-if-error=9", true, "public, stale-if-error=9, no-cache", NULL,
+	   "private, no-cache, stale-if-error=9");
 }
 
 int main(void)
@@ -60,6 +69,7 @@ int main(void)
 		arena_test(what_is_for_our_own_store_is_never_sent),
 		arena_test(what_is_not_public_goes_to_no_shared_cache),
 		arena_test(a_cdn_is_told_in_its_own_words),
+		arena_test(a_shared_cache_does_not_choose_how_long_for_itself),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
