@@ -210,6 +210,38 @@ def test_64_that_miss_at_the_same_moment_are_one_question(counting_database, wor
         assert {"; collapsed" in s or "; hit" in s for s in said if not s.endswith("stored")} == {True}
 
 
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_who_has_just_written_waits_for_no_question_older_than_that(host, n_workers):
+    """A question stands still behind its snapshot; whoever writes meanwhile and asks the same has a question of his own."""
+    at = host(n=n_workers, sql="""
+        CREATE FUNCTION public.counted() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+          DECLARE n bigint := (SELECT count(*) FROM public.payments);
+          BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN n; END$$;
+        SELECT composure.expose_function('public.counted', cache => 'ttl=60', depends => '{public.payments}')""")
+    before = at.database.value("SELECT count(*) FROM public.payments")
+    holder = at.database.connect()
+    holder.cursor().execute("SELECT pg_advisory_lock(4711)")
+    answers = {}
+
+    def ask(name):
+        answers[name] = at.ask("/api/rpc/counted").body
+
+    def waiting(n):
+        wait_until(lambda: at.database.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
+                                             " (SELECT oid FROM pg_database WHERE datname = current_database())") == n, f"{n} to wait")
+    threads = [threading.Thread(target=ask, args=(name,)) for name in ("older", "own")]
+    threads[0].start()
+    waiting(1)
+    made = at.ask("/api/payments", method="POST", body={"user_id": 1, "amount": 1, "currency": "EUR"})
+    assert made.status == 201
+    threads[1].start()
+    waiting(2)
+    holder.close()
+    for t in threads:
+        t.join()
+    assert answers == {"older": b"%d" % before, "own": b"%d" % (before + 1)}
+
+
 def test_stale_while_it_is_made_anew(host):
     at = host(sql="SELECT composure.expose('public.users', cache => 'ttl=60, stale-while-revalidate=60')")
     old = at.hit("/api/users/1").body
