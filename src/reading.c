@@ -11,6 +11,8 @@ enum {
 	PARAMS_MAX = 64,
 	PIECE_BYTES = 65536,
 	ESTIMATE_BOUND = 1000, /* rows up to which an estimated count is an exact one */
+	ROW_TAGS_MAX = 64,
+	HEAD_RESERVE = 512,    /* for the headers that every answer gets at its end */
 };
 
 /* --- who asks, and for what --- */
@@ -168,12 +170,33 @@ static void put_embedded_tags(struct buf *b, const struct node *parent)
 	}
 }
 
-/* To be purged by: the resources that are in it, and the row of an item; a function. A list is purged as a whole; fifty rows'
- * tags would fill the head. Fastly and Varnish take them by blanks, Cloudflare and Akamai by comma: a key's own is escaped
- * there. */
+/* A tag for each row of a list. False: one cannot be told. */
+static bool put_row_tags(struct buf *b, const struct exchange *ex)
+{
+	const struct resource *r = ex->resource;
+	struct buf value = BUF(512);
+	bool told = ex->writer.at <= ROW_TAGS_MAX;
+	for (int row = 0; told && row < ex->writer.at; row++) {
+		buf_putc(b, ' ');
+		percent_encode(b, r->name);
+		for (unsigned i = 0; told && i < r->n_key; i++) {
+			buf_clear(&value);
+			told = page_sorted_by(&ex->writer, row, &r->columns[r->key[i]], &value) && !buf_failed(&value);
+			buf_putc(b, i ? ',' : '/');
+			percent_encode(b, buf_view(&value));
+		}
+	}
+	buf_free(&value);
+	return told && !buf_failed(b);
+}
+
+/* To be purged by: the resources that are in it, and its rows; a function. Where a list's rows do not fit into the head, three
+ * times and with what is still to come, it is purged as a whole. Fastly and Varnish take tags by blanks, Cloudflare and Akamai
+ * by comma: a key's own is escaped there. */
 static void surrogate_keys(struct exchange *ex)
 {
-	struct buf tags = BUF(512);
+	size_t left = RESPONSE_HEAD_MAX - ex->response.head.n;
+	struct buf tags = BUF(512), rows = BUF(left > HEAD_RESERVE ? (left - HEAD_RESERVE) / 3 : 0);
 	if (ex->function) {
 		buf_lit(&tags, "rpc/");
 		percent_encode(&tags, ex->function->name);
@@ -185,6 +208,12 @@ static void surrogate_keys(struct exchange *ex)
 		buf_putc(&tags, ' ');
 		put_tag(&tags, ex, true);
 	}
+	buf_view_put(&rows, buf_view(&tags));
+	if (ex->operation == OP_PAGE && put_row_tags(&rows, ex)) {
+		buf_free(&tags);
+		tags = rows;
+		rows = BUF(0);
+	}
 	if (!buf_failed(&tags)) {
 		response_header(&ex->response, VIEW("Surrogate-Key"), buf_view(&tags));
 		response_header(&ex->response, VIEW("xkey"), buf_view(&tags));
@@ -193,6 +222,7 @@ static void surrogate_keys(struct exchange *ex)
 		response_header(&ex->response, VIEW("Cache-Tag"), buf_view(&tags));
 	}
 	buf_free(&tags);
+	buf_free(&rows);
 }
 
 void cache_headers(struct exchange *ex, const struct cache_policy *policy)
@@ -204,7 +234,8 @@ void cache_headers(struct exchange *ex, const struct cache_policy *policy)
 		return;
 	if (policy->cdn.p)
 		response_header(r, VIEW("CDN-Cache-Control"), policy->cdn);
-	surrogate_keys(ex);
+	if (ex->operation != OP_PAGE)
+		surrogate_keys(ex);
 }
 
 void entity_tag(struct exchange *ex)
@@ -367,8 +398,11 @@ enum next page_answer(struct exchange *ex)
 	if (ex->writer.cursor_too_long)
 		return problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("The values that this list is sorted by are too long for a cursor."));
 	link_header(ex);
-	if (!partial_lacks(ex))
+	if (!partial_lacks(ex)) {
 		entity_tag(ex);
+		if (ex->for_all)
+			surrogate_keys(ex); /* the last: rows are named as far as there is room */
+	}
 	return DONE;
 }
 

@@ -155,6 +155,19 @@ bool page_cursor(const struct page_writer *w, bool backward, struct buf *b)
 	                  w->page->bounds.cursor_bytes);
 }
 
+bool page_sorted_by(const struct page_writer *w, int k, const struct column *column, struct buf *b)
+{
+	const struct shape *shape = w->shape;
+	const struct sort *order = &w->page->walk;
+	for (unsigned i = 0; i < order->n && i < shape->n_sort; i++) {
+		if (sort_term_is_made(&order->term[i]) || order->term[i].field.column != column)
+			continue;
+		render_text(b, shape->sort_kind[i], rows_value(w->rows, row_at(w, k), shape->sort_at[i]));
+		return true;
+	}
+	return false;
+}
+
 static void end_json(struct page_writer *w, struct buf *body)
 {
 	bool more = page_has_next(w);

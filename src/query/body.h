@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/attributes.h"
 #include "base/buf.h"
 #include "db/rows.h"
 #include "query/page.h"
@@ -50,6 +51,9 @@ bool page_has_prev(const struct page_writer *);
 
 /* Appends the cursor to the page behind, or in front. False when it is too long. */
 bool page_cursor(const struct page_writer *, bool backward, struct buf *);
+
+/* Appends, as text, a column of the list's own order in the k-th of its rows. False: the order has no such column, plain. */
+bool page_sorted_by(const struct page_writer *, int k, const struct column *, struct buf *) MUST_CHECK;
 
 /* One row as an object. */
 void row_write(struct buf *, const struct shape *, const struct rows *, int row);

@@ -1,5 +1,7 @@
 """What caches are told: Cache-Control and CDN-Cache-Control by policy, Vary, tags, ETag and 304."""
 
+import json
+
 import pytest
 
 from harness.process import wait_until
@@ -35,11 +37,32 @@ def test_what_is_public_says_so_and_is_the_same_for_everybody(ask, uri):
 
 
 def test_tags_name_the_resource_and_an_items_row(ask):
-    page, item = ask("/api/countries?limit=3"), ask("/api/countries/DE")
-    assert page.headers["surrogate-key"] == page.headers["xkey"] == page.headers["cache-tag"] == "countries"
+    page, item = ask("/api/countries?limit=3&order=code.desc"), ask("/api/countries/DE")
+    codes = [row["code"] for row in json.loads(page.body)["data"]]
+    assert len(codes) == 3 and page.headers["surrogate-key"] == page.headers["xkey"] == " ".join(["countries", *(f"countries/{c}" for c in codes)])
+    assert page.headers["cache-tag"] == page.headers["xkey"].replace(" ", ",")
+    back = ask("/api/countries?limit=2&order=code.desc&cursor=" + page.headers["link"].split("cursor=")[1].split(">")[0])
+    assert back.headers["xkey"].split()[0] == "countries" and len(back.headers["xkey"].split()) == 3
     assert item.headers["surrogate-key"] == item.headers["xkey"] == "countries countries/DE"
     assert item.headers["cache-tag"] == "countries,countries/DE"
     assert not {"surrogate-key", "xkey", "cache-tag", "cdn-cache-control"} & set(ask("/api/users/1").headers)
+
+
+def test_rows_are_named_as_far_as_the_head_has_room(ask, fresh_database):
+    fresh_database.sql("""
+        CREATE TABLE public.pairs (a int, b text, PRIMARY KEY (a, b)); GRANT SELECT ON public.pairs TO api_user, composure_anonymous;
+        INSERT INTO public.pairs SELECT n, 'x, y' FROM generate_series(1, 80) n;
+        CREATE TABLE public.long (id text PRIMARY KEY); GRANT SELECT ON public.long TO api_user, composure_anonymous;
+        INSERT INTO public.long SELECT n || repeat('x', 60) FROM generate_series(10, 80) n;
+        SELECT composure.expose('public.' || t, cache => 'public, max-age=9') FROM unnest('{pairs,long}'::text[]) t""")
+    few = ask("/api/pairs?limit=2")
+    assert few.headers["xkey"] == "pairs pairs/1,x%2C%20y pairs/2,x%2C%20y"
+    assert few.headers["cache-tag"] == "pairs,pairs/1;x%2C%20y,pairs/2;x%2C%20y"
+    assert len(ask("/api/countries?limit=50").headers["xkey"].split()) == 51
+    for uri, resource in (("/api/pairs?limit=65", "pairs"), ("/api/long?limit=50", "long")):
+        many = ask(uri)
+        assert many.headers["xkey"] == many.headers["cache-tag"] == resource
+        assert many.headers["x-request-id"] and many.headers["content-security-policy"]
 
 
 def test_tags_name_all_that_is_embedded(ask, fresh_database):
