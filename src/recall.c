@@ -13,11 +13,11 @@
 #include "http/params.h"
 #include "partial.h"
 #include "query/etag.h"
+#include "reach.h"
 #include "replicas.h"
 #include "shm/progress.h"
 
 enum {
-	PARAMS_MAX = 64,
 	LOOK_US = 1000,          /* between two looks at what other workers ask */
 	LATE_US = 20000,         /* a change is told within feed_interval and this, or nobody relies on it */
 	BLIND_TTL_US = 5000000,  /* what is kept counts as true for so long where PostgreSQL does not answer either */
@@ -39,11 +39,10 @@ struct recall {
 	struct view key;
 	uint64_t hash;
 	int64_t came_us;             /* an answer that was asked for from then on is true enough */
-	int64_t ttl_us;
 	struct store_entry entry;    /* of what is being asked for */
 	struct flight_ref flight;
 	unsigned joins;
-	bool filling, leading, asked, waiting, told, keep;
+	bool filling, leading, asked, waiting, told;
 	bool unsure;                 /* something is kept that may have to do */
 	uint64_t progress;           /* what a replica has to have replayed for its answer to be kept */
 	const char *forward;         /* why it was asked for (RFC 9211 section 2.2) */
@@ -147,198 +146,7 @@ void recall_end(struct exchange *ex)
 	ex->recall = NULL;
 }
 
-/* --- what an answer depends on, and who may share it --- */
-
-static void put_part(struct buf *b, struct view part)
-{
-	uint32_t n = part.p ? (uint32_t)part.n : UINT32_MAX;
-	buf_put(b, &n, sizeof n);
-	buf_view_put(b, part);
-}
-
-struct reach {
-	struct recall *recall;
-	enum cache_scope scope;
-	bool any, of_tenants, all_public;
-	struct view anybody;
-};
-
-static void add_tag(struct recall *rc, uint64_t tag)
-{
-	for (unsigned i = 0; i < rc->entry.n_tags; i++)
-		if (rc->entry.tags[i].tag == tag)
-			return;
-	if (rc->entry.n_tags < STORE_TAGS_MAX)
-		rc->entry.tags[rc->entry.n_tags++].tag = tag;
-	else
-		rc->keep = false;
-}
-
-static void bound_ttl(struct reach *reach, const struct cache_policy *p, int64_t bound_us)
-{
-	struct store_entry *e = &reach->recall->entry;
-	int64_t ttl = bound_us && bound_us < p->ttl_us ? bound_us : p->ttl_us;
-	bool first = !reach->any;
-	reach->any = true;
-	e->bounded |= bound_us != 0;
-	if (first || ttl < e->ttl_us)
-		e->ttl_us = ttl;
-	if (first || p->revalidate_us < e->revalidate_us)
-		e->revalidate_us = p->revalidate_us;
-	if (first || p->if_error_us < e->if_error_us)
-		e->if_error_us = p->if_error_us;
-	if (first || p->min_fresh_us < e->min_fresh_us)
-		e->min_fresh_us = p->min_fresh_us;
-}
-
-/* A public table that is read together with one that is not, or that the anonymous role may no longer read, is one like
- * others. Code of the user's may look at who asks. */
-static enum cache_scope narrow_scope(const struct resource *r)
-{
-	bool plain = (r->kind == 'r' || r->kind == 'p') && !r->rls && !r->reading_runs_code;
-	if (r->scope == SCOPE_NONE)
-		return SCOPE_NONE;
-	return plain && r->scope != SCOPE_IDENTITY ? SCOPE_ROLE : SCOPE_IDENTITY;
-}
-
-static void reach_resource(struct reach *reach, const struct exchange *ex, const struct resource *r, bool tagged)
-{
-	bound_ttl(reach, &r->policy, r->ttl_bound_us);
-	if (!tagged)
-		add_tag(reach->recall, generation_of_resource(r->name));
-	enum cache_scope scope = narrow_scope(r);
-	if (scope < reach->scope)
-		reach->scope = scope;
-	reach->of_tenants |= r->owner >= 0;
-	reach->all_public &= r->scope == SCOPE_PUBLIC && r->owner < 0 &&
-			     resource_may(ex->catalog, r, PRIVILEGE_SELECT, reach->anybody);
-}
-
-static void reach_embedded(struct reach *reach, const struct exchange *ex, const struct node *n)
-{
-	for (const struct node *c = n->child; c; c = c->next) {
-		reach_resource(reach, ex, c->resource, false);
-		if (c->link.junction)
-			reach_resource(reach, ex, c->link.junction, false);
-		reach_embedded(reach, ex, c);
-	}
-}
-
-/* Is the key in the path as PostgreSQL writes it? Then the row has a tag of its own; else (01 for 1, another case, a type
- * with more than one form) it hangs on the whole resource. */
-static bool written_alike(const struct column *c, struct view v)
-{
-	switch (c->base_oid) {
-	case 20: case 21: case 23: { /* integers */
-		size_t sign = v.n && v.p[0] == '-';
-		bool digits = v.n > sign && v.n < 20 && (v.p[sign] != '0' || v.n == 1);
-		for (size_t i = sign; i < v.n; i++)
-			digits &= v.p[i] >= '0' && v.p[i] <= '9';
-		return digits;
-	}
-	case 2950: /* uuid */
-		for (size_t i = 0; i < v.n; i++)
-			if (i == 8 || i == 13 || i == 18 || i == 23 ? v.p[i] != '-' : !strchr("0123456789abcdef", v.p[i]) || !v.p[i])
-				return false;
-		return v.n == 36;
-	case 25: case 1043: return !c->nondeterministic; /* text, varchar */
-	}
-	return false;
-}
-
-static bool row_tags(struct exchange *ex, struct recall *rc)
-{
-	const struct resource *r = ex->resource;
-	struct buf key = BUF(1024);
-	bool alike = true;
-	for (unsigned i = 0; i < r->n_key; i++) {
-		alike &= written_alike(&r->columns[r->key[i]], ex->key[i]);
-		if (i)
-			buf_putc(&key, ',');
-		buf_view_put(&key, ex->key[i]);
-	}
-	alike &= !buf_failed(&key);
-	if (alike) {
-		add_tag(rc, generation_of_row(r->name, buf_view(&key)));
-		add_tag(rc, generation_of_rows(r->name));
-	}
-	buf_free(&key);
-	return alike;
-}
-
-static void reach_function(struct reach *reach, const struct exchange *ex)
-{
-	const struct function *f = ex->function;
-	struct view name = arena_printf(ex->arena, "rpc/%.*s", VIEW_ARG(f->name));
-	bound_ttl(reach, &f->policy, f->ttl_bound_us);
-	add_tag(reach->recall, generation_of_resource(name));
-	reach->scope = f->scope == SCOPE_NONE ? SCOPE_NONE : SCOPE_IDENTITY;
-	reach->all_public = f->scope == SCOPE_PUBLIC && function_may(ex->catalog, f, reach->anybody);
-}
-
-static enum next find_reach(struct exchange *ex, struct reach *reach)
-{
-	if (ex->function) {
-		reach_function(reach, ex);
-		return NEXT;
-	}
-	/* Only what is in parentheses can be another resource's. */
-	struct view q = ex->request.query;
-	bool plain = !q.n || (!memchr(q.p, '(', q.n) && !memchr(q.p, '%', q.n));
-	if (!plain) {
-		enum next n = read_prepare(ex);
-		if (n != NEXT)
-			return n;
-	}
-	reach_resource(reach, ex, ex->resource, ex->key && row_tags(ex, reach->recall));
-	if (!plain)
-		reach_embedded(reach, ex, &ex->page.tree.root);
-	return NEXT;
-}
-
-static int by_param(const void *a, const void *b)
-{
-	const struct param *x = a, *y = b;
-	int order = view_cmp(x->name, y->name);
-	return order ? order : view_cmp(x->value, y->value);
-}
-
-/* Everything that makes it another answer. What does not come is told from what is empty. */
-static bool make_key(struct exchange *ex, struct reach *reach)
-{
-	struct recall *rc = reach->recall;
-	const struct principal *who = &ex->principal;
-	struct params all;
-	struct view detail;
-	struct buf b = BUF(STORE_KEY_MAX);
-	if (params_parse(ex->arena, ex->request.query, PARAMS_MAX, &all, &detail) != OK)
-		return false;
-	if (all.n > 1)
-		qsort(all.item, all.n, sizeof *all.item, by_param);
-	enum cache_scope scope = ex->for_all ? SCOPE_PUBLIC : reach->scope;
-	if (ex->operation == OP_PAGE)
-		read_count(ex);
-	const char what[5] = { (char)scope, (char)ex->operation, (char)ex->format, ex->function ? 'f' : 'r', (char)ex->total.how };
-	buf_put(&b, what, sizeof what);
-	buf_put(&b, ex->catalog->digest, sizeof ex->catalog->digest);
-	if (scope != SCOPE_PUBLIC)
-		put_part(&b, who->role);
-	if (scope != SCOPE_PUBLIC)
-		put_part(&b, scope == SCOPE_IDENTITY || reach->of_tenants ? who->tenant : VIEW_NONE);
-	if (scope == SCOPE_IDENTITY)
-		put_part(&b, who->key_id);
-	put_part(&b, ex->function ? ex->function->name : ex->resource->name);
-	for (unsigned i = 0; ex->key && i < ex->resource->n_key; i++)
-		put_part(&b, ex->key[i]);
-	for (size_t i = 0; i < all.n; i++) {
-		put_part(&b, all.item[i].name);
-		put_part(&b, all.item[i].value);
-	}
-	rc->key = buf_failed(&b) ? VIEW_NONE : arena_copy(ex->arena, buf_view(&b));
-	buf_free(&b);
-	rc->hash = rc->key.p ? store_hash(ex->service->store, rc->key) : 0;
-	return rc->key.p;
-}
+/* --- may it be kept? --- */
 
 /* NEXT with ex->recall set: it may be kept. */
 static enum next begin(struct exchange *ex)
@@ -353,21 +161,19 @@ static enum next begin(struct exchange *ex)
 	struct recall *rc = ARENA_NEW(ex->arena, struct recall);
 	if (!rc)
 		return NEXT;
-	struct reach reach = {
-		.recall = rc, .scope = SCOPE_PUBLIC, .all_public = true, .anybody = ex->catalog->anonymous_role,
-	};
-	rc->keep = true;
-	enum next n = find_reach(ex, &reach);
+	struct reach reach;
+	enum next n = reach_find(ex, &rc->entry, &reach);
 	if (n != NEXT)
 		return n;
 	ex->for_all = reach.all_public;
 	rc->came_us = clock_us(); /* not when this wake-up began: the client may have written since, elsewhere */
-	if (reach.scope == SCOPE_NONE || rc->entry.ttl_us <= 0 || !rc->keep || !make_key(ex, &reach)) {
+	if (reach.scope == SCOPE_NONE || rc->entry.ttl_us <= 0 || !reach.all_tags || !reach_key(ex, &reach, &rc->key)) {
 		ex->for_all = false;
 		if (ex->prepared)
 			exchange_read_for_all(ex);
 		return NEXT;
 	}
+	rc->hash = store_hash(s->store, rc->key);
 	rc->entry.for_all = ex->for_all;
 	ex->recall = rc;
 	return NEXT;
@@ -624,14 +430,17 @@ void recall_give_way(struct exchange *ex, bool anew)
 
 /* --- the step --- */
 
-static bool has_directive(struct view all, struct view name, struct view *value)
+/* RFC 9111 section 5.2.1. value (may be NULL): what stands behind the "=". */
+static bool client_says(const struct exchange *ex, struct view name, struct view *value)
 {
-	for (struct view one; view_split(&all, ',', &one);) {
+	struct view all = ex->request.header[HEADER_CACHE_CONTROL];
+	for (struct view one; all.n && view_split(&all, ',', &one);) {
 		struct view key, rest = view_trim(one);
 		(void)view_split(&rest, '=', &key);
 		if (!view_ieq(view_trim(key), name))
 			continue;
-		*value = rest.p ? view_trim(rest) : VIEW_NONE;
+		if (value)
+			*value = rest.p ? view_trim(rest) : VIEW_NONE;
 		return true;
 	}
 	return false;
@@ -645,24 +454,28 @@ static int64_t seconds(struct view v)
 	return n;
 }
 
-/* What the client says, where clients are obeyed (RFC 9111 section 5.2.1). */
+/* Where clients are obeyed. */
 static bool client_refuses(const struct exchange *ex, const struct judgement *j)
 {
-	struct view said = ex->request.header[HEADER_CACHE_CONTROL], value;
-	if (!said.n || !ex->service->settings->cache_obey_clients)
+	struct view value;
+	if (!ex->service->settings->cache_obey_clients)
 		return false;
-	return has_directive(said, VIEW("no-cache"), &value) || has_directive(said, VIEW("no-store"), &value) ||
-	       (has_directive(said, VIEW("max-age"), &value) && j->age_us > seconds(value) * 1000000);
+	return client_says(ex, VIEW("no-cache"), NULL) || client_says(ex, VIEW("no-store"), NULL) ||
+	       (client_says(ex, VIEW("max-age"), &value) && j->age_us > seconds(value) * 1000000);
+}
+
+static bool only_if_cached(const struct exchange *ex)
+{
+	return exchange_reads(ex) && client_says(ex, VIEW("only-if-cached"), NULL);
 }
 
 static enum next miss(struct exchange *ex)
 {
 	struct recall *rc = ex->recall;
 	struct service *s = ex->service;
-	struct view said = ex->request.header[HEADER_CACHE_CONTROL], value;
-	if (said.n && has_directive(said, VIEW("only-if-cached"), &value))
+	if (only_if_cached(ex))
 		return problem(ex, ERR_NOT_CACHED, VIEW_NONE);
-	if (said.n && s->settings->cache_obey_clients && has_directive(said, VIEW("no-store"), &value)) {
+	if (s->settings->cache_obey_clients && client_says(ex, VIEW("no-store"), NULL)) {
 		rc->forward = "request";
 		return NEXT;
 	}
@@ -751,9 +564,7 @@ static enum next look(struct exchange *ex)
 		store_count(s->store, STORE_STALE);
 		return DONE;
 	}
-	struct view said = ex->request.header[HEADER_CACHE_CONTROL], value;
-	bool only_kept = said.n && has_directive(said, VIEW("only-if-cached"), &value);
-	if (j.verdict == UNSURE && only_kept && answer(ex, &e, &ref, &j)) {
+	if (j.verdict == UNSURE && only_if_cached(ex) && answer(ex, &e, &ref, &j)) {
 		store_count(s->store, STORE_HIT);
 		return DONE;
 	}
@@ -770,11 +581,9 @@ enum next recall(struct exchange *ex)
 {
 	if (!ex->recall) {
 		enum next n = begin(ex);
-		struct view value;
 		if (n != NEXT || ex->recall)
 			return n == NEXT ? look(ex) : n;
-		struct view said = exchange_reads(ex) ? ex->request.header[HEADER_CACHE_CONTROL] : VIEW_NONE;
-		return said.n && has_directive(said, VIEW("only-if-cached"), &value) ? problem(ex, ERR_NOT_CACHED, VIEW_NONE) : NEXT;
+		return only_if_cached(ex) ? problem(ex, ERR_NOT_CACHED, VIEW_NONE) : NEXT;
 	}
 	return look(ex);
 }
