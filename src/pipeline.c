@@ -498,7 +498,7 @@ static void finish(struct exchange *ex)
 	if (ex->failed == ERR_OUTCOME_UNKNOWN) {
 		/* It may have been written. */
 		replicas_wrote(ex, 0);
-		recall_written_something(ex);
+		recall_written(ex, NULL);
 	}
 	guard_end(ex, true);
 	partial_answered(ex);

@@ -199,13 +199,8 @@ static uint64_t of_identity(const struct exchange *ex, uint64_t tag)
 	return generation_tag(view_make((const char *)&tag, sizeof tag), ex->principal.key_id);
 }
 
-/* What it wrote where nobody knows what that was. */
-static const uint64_t ANYTHING = 0;
-
 static bool wrote_since(const struct exchange *ex, const struct store_entry *e)
 {
-	if (flights_wrote_us(ex->service->flights, of_identity(ex, ANYTHING)) >= e->asked_us)
-		return true;
 	for (unsigned i = 0; i < e->n_tags; i++)
 		if (flights_wrote_us(ex->service->flights, of_identity(ex, e->tags[i].tag)) >= e->asked_us)
 			return true;
@@ -748,12 +743,6 @@ void recall_written(struct exchange *ex, const struct rows *noted)
 		changed_as_noted(ex, noted);
 	for (unsigned i = 0; !noted && ex->resource && i < ex->resource->n_touches; i++)
 		changed(ex, ex->resource->touches[i], NULL, 0, false);
-}
-
-void recall_written_something(struct exchange *ex)
-{
-	flights_wrote(ex->service->flights, of_identity(ex, ANYTHING), clock_us());
-	recall_written(ex, NULL);
 }
 
 /* --- the recaller --- */

@@ -46,7 +46,4 @@ bool recall_heard(const struct exchange *, int64_t until_us);
  * noted of it (resource, keys, hard); NULL: it inserted rows, and nothing else happened. */
 void recall_written(struct exchange *, const struct rows *noted);
 
-/* The same where nobody knows what it changed, or whether: nothing that is kept from before is served stale to this identity. */
-void recall_written_something(struct exchange *);
-
 #endif

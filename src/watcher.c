@@ -39,6 +39,7 @@ struct watcher {
 	struct statement state_sql, catalog_sql;
 	struct feed *feed;
 	bool holding;            /* the watch is ours */
+	int64_t polled_us;       /* when the feed was heard last, with the watch; 0: not yet */
 
 	struct query query;      /* of state or catalog */
 	struct rows *rows;
@@ -369,6 +370,7 @@ static void on_polled(void *context, int64_t asked_us, uint64_t lsn)
 	struct watcher *w = context;
 	if (lsn)
 		progress_hear(w->service->progress, lsn, asked_us);
+	w->polled_us = loop_now_us(w->service->loop);
 	/* What was told so far has been added: whoever has the watch next goes on from here. */
 	watch_keep_chain(w->service->watch, feed_chain(w->feed));
 	/* This clock first: who is stopped between the two has asked longer ago, never later. */
@@ -473,13 +475,15 @@ static void follow(struct watcher *w)
 	pool_submit(s->pool, &w->follow);
 }
 
-/* Nobody can tell a server that is frozen from a question that takes long, but for the poll of the feed: it takes a millisecond. */
+/* Nobody can tell a server that is frozen from a question that takes long, but for the poll of the feed: it takes a millisecond.
+ * Where all connections were lost since the feed was heard, it does not answer either, until there is a session that does. */
 static void look_for_silence(struct watcher *w)
 {
 	struct service *s = w->service;
 	int64_t most = s->settings->breaker_silence_ms * 1000, now = loop_now_us(s->loop);
 	int64_t waits = feed_waits_us(w->feed), silent = pool_silent_us(s->pool), silent_us = waits < silent ? waits : silent;
-	if (silent_us > DOUBT_US)
+	bool lost = w->polled_us && pool_lost_us(s->pool) > w->polled_us;
+	if (lost || silent_us > DOUBT_US)
 		breaker_doubt(s->primary, now + DOUBTED_US);
 	if (silent_us > most && breaker_trip(s->primary, &s->server_terms, now))
 		log_warn("postgresql: silent for %lld ms: the circuit breaker opens", (long long)(most / 1000));
@@ -505,6 +509,7 @@ static void look_at_watch(struct watcher *w)
 	w->holding = watch_hold(w->service->watch, watch_clock_ms());
 	if (w->holding && !held) {
 		log_debug("this worker has the watch");
+		w->polled_us = 0;
 		feed_resume(w->feed, watch_chain(w->service->watch));
 		w->next_state_us = 0;
 	} else if (!w->holding && held) {

@@ -785,7 +785,7 @@ static enum next replay(struct exchange *ex)
 	if (ex->catalog->keeps && !recall_heard(ex, w->replayed_us) && now - w->replayed_us < HEAR_US)
 		return pause(ex, HEAR_AGAIN_US);
 	replicas_wrote(ex, ex->query.lsn); /* it was committed before it was found */
-	recall_written_something(ex);
+	recall_written(ex, NULL);
 	response_restart(r, (int)rows_int(rows_value(ex->rows, 0, 0)));
 	bool with_tag;
 	struct view body = rows_value(ex->rows, 0, 2);

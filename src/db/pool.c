@@ -1413,6 +1413,11 @@ bool pool_stands(const struct pool *p)
 	return p->n_ready > 0 || !p->lost_us || p->n_waiting == 0;
 }
 
+int64_t pool_lost_us(const struct pool *p)
+{
+	return p->lost_us;
+}
+
 int64_t pool_silent_us(const struct pool *p)
 {
 	int64_t since = INT64_MAX, now = loop_now_us(p->loop);

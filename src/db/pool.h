@@ -103,6 +103,9 @@ bool pool_reachable(const struct pool *, struct view *why);
 /* False: every connection was lost, something waits for one, and none has been made yet. */
 bool pool_stands(const struct pool *);
 
+/* When the last connection that stood was lost; 0: never. CLOCK_MONOTONIC. */
+int64_t pool_lost_us(const struct pool *);
+
 /* Nothing came for so long although something is out; 0: nothing is. Microseconds. */
 int64_t pool_silent_us(const struct pool *);
 

@@ -104,29 +104,39 @@ def test_all_connections_terminated_again_and_again(broken_database, scene):
 def test_no_connection_is_left(broken_cluster, broken_database, scene):
     """Somebody else has all that there are, but for a superuser's."""
     broken_database.sql("CREATE ROLE crowd LOGIN")
-    crowd, over = [], threading.Event()
+    over = threading.Event()
 
     def take():
+        crowd = []
         while not over.is_set():
             try:
                 crowd.append(broken_cluster.connect("faults", "crowd"))
             except psycopg2.OperationalError:
                 time.sleep(0.01)
-
-    def fault(_):
-        takers = [threading.Thread(target=take) for _ in range(2)]
-        for t in takers:
-            t.start()
-        wait_until(lambda: not end_all_sessions(broken_database), "somebody else to have all connections")
-        time.sleep(HOLD)
-        over.set()
-        for t in takers:
-            t.join()
         for c in crowd:
             c.close()
+
+    def has_all():
+        end_all_sessions(broken_database)
+        return broken_database.value("""
+            SELECT count(*) FILTER (WHERE usename = 'composure_worker') = 0
+                   AND count(*) >= current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+              FROM pg_stat_activity WHERE backend_type = 'client backend'""")
+
+    takers = [threading.Thread(target=take) for _ in range(2)]
+
+    def fault(_):
+        for t in takers:
+            t.start()
+        wait_until(has_all, "somebody else to have all connections")
+        time.sleep(HOLD)
+        over.set()  # from here on there are some
     try:
         scene("exhausted", fault)
     finally:
+        over.set()
+        for t in takers:
+            t.join()
         broken_database.sql("DROP ROLE crowd")
 
 
