@@ -20,14 +20,15 @@ $f$;
 COMMENT ON FUNCTION composure.noted() IS
   'For the workers: the changes that this transaction has noted so far, as others will hear of them once it commits; keys NULL: all rows';
 
--- min-fresh=5: an entry lives at least that long through soft changes by others. Ours alone, as ttl.
+-- Ours alone, as ttl. min-fresh=5: an entry lives at least that long through soft changes by others. max-lag=5: a replica that
+-- is further behind, in seconds, is not read from; 0: none is (doc/replicas.md).
 CREATE OR REPLACE FUNCTION composure.parse_cache(cache text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $f$
 DECLARE
   flags constant text[] := '{public,private,no-store,no-cache,must-revalidate,immutable}';
-  ages constant text[] := '{ttl,min-fresh,max-age,s-maxage,stale-while-revalidate,stale-if-error}';
+  ages constant text[] := '{ttl,min-fresh,max-lag,max-age,s-maxage,stale-while-revalidate,stale-if-error}';
   part text;
   directive text;
   argument text;
@@ -95,95 +96,6 @@ AS $f$
 $f$;
 COMMENT ON FUNCTION composure.written_with(oid[]) IS
   'Internal: the relations whose rows an INSERT into one of these may change; what triggers of the user''s write besides is not known';
-
-CREATE OR REPLACE FUNCTION composure.catalog_resources() RETURNS json
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $f$
-  -- "problem IS NULL" as a column: as a condition the planner takes it for rare, and joins 500 resources in loops.
-  WITH state AS MATERIALIZED (
-    SELECT *, problem IS NULL AS sound FROM composure.resource_now
-  ), served AS MATERIALIZED (
-    SELECT r.*, r.relation::oid AS relid, c.relnamespace, c.relrowsecurity, c.relforcerowsecurity, c.relhastriggers
-      FROM state r JOIN pg_class c ON c.oid = r.relation
-     WHERE r.sound
-  ), col AS MATERIALIZED (
-    SELECT c.*, t.typarray AS array_oid
-      FROM composure.columns_of(ARRAY(SELECT DISTINCT relid FROM served)) c JOIN pg_type t ON t.oid = c.base_oid
-  ), columns AS MATERIALIZED (
-    SELECT s.name AS resource,
-           json_agg(json_build_object(
-             'name', col.name,
-             'type_oid', col.type_oid::bigint,
-             'base_oid', col.base_oid::bigint,
-             'type_kind', col.type_kind,
-             'type', col.type,
-             'category', col.category,
-             'elem_oid', col.elem_oid::bigint,
-             'array_oid', col.array_oid::bigint,
-             -- The key of a view is its user's word: unique and not null.
-             'not_null', col.not_null OR col.name = ANY (s.found_key),
-             'hidden', col.name = ANY (s.hidden),
-             'read_only', col.name = ANY (s.read_only),
-             'has_default', col.has_default,
-             'generated', col.generated,
-             'sortable', col.sortable,
-             'nondeterministic', col.nondeterministic) ORDER BY col.num) AS list
-      FROM served s JOIN col ON col.relation = s.relid
-     GROUP BY s.name
-  ), allowed AS MATERIALIZED (
-    SELECT s.name AS resource,
-           coalesce(json_agg(r.role ORDER BY r.role) FILTER (WHERE has_any_column_privilege(r.role, s.relid, 'SELECT')), '[]') AS sel,
-           coalesce(json_agg(r.role ORDER BY r.role) FILTER (WHERE has_any_column_privilege(r.role, s.relid, 'INSERT')), '[]') AS ins,
-           coalesce(json_agg(r.role ORDER BY r.role) FILTER (WHERE has_any_column_privilege(r.role, s.relid, 'UPDATE')), '[]') AS upd,
-           coalesce(json_agg(r.role ORDER BY r.role) FILTER (WHERE has_table_privilege(r.role, s.relid, 'DELETE')), '[]') AS del
-      FROM served s JOIN composure.running_roles() r (role) ON has_schema_privilege(r.role, s.relnamespace, 'USAGE')
-     GROUP BY s.name
-  ), into_relation AS MATERIALIZED (
-    SELECT t.root, t.relation FROM composure.written_with(ARRAY(SELECT DISTINCT relid FROM served)) t
-  ), touched AS MATERIALIZED (
-    SELECT i.root, json_agg(DISTINCT f.resource ORDER BY f.resource) AS names
-      FROM into_relation i JOIN composure.followed f ON f.relation = i.relation
-     GROUP BY i.root
-  )
-  SELECT coalesce(json_agg(json_build_object(
-           'name', s.name,
-           'oid', s.relid::bigint,
-           'schema', s.nspname,
-           'relation', s.relname,
-           'kind', s.relkind,
-           'methods', s.methods,
-           'columns', columns.list,
-           'key', s.found_key,
-           'order', s.total_order,
-           'page_default', s.page_default,
-           'page_max', s.page_max,
-           'exact_count', s.exact_count,
-           'regular_expressions', s.regular_expressions,
-           'cache', s.cache,
-           'scope', cached.scope,
-           'ttl_bound_ms', cached.ttl_bound_ms,
-           'touches', coalesce(touched.names, '[]'),
-           'cost_read', s.cost_read,
-           'cost_write', s.cost_write,
-           'idempotency', s.idempotency,
-           'owner', s.owner,
-           'deadline_ms', s.deadline_ms,
-           'rls', s.relrowsecurity,
-           'force_rls', s.relforcerowsecurity,
-           'reading_runs_code', code.reading,
-           'writing_runs_code', code.writing,
-           'select_roles', coalesce(allowed.sel, '[]'),
-           'insert_roles', coalesce(allowed.ins, '[]'),
-           'update_roles', coalesce(allowed.upd, '[]'),
-           'delete_roles', coalesce(allowed.del, '[]')) ORDER BY s.name), '[]')
-    FROM served s
-    JOIN columns ON columns.resource = s.name
-    JOIN composure.running_code() code ON code.relation = s.relid
-    JOIN composure.cache_scopes_of(ARRAY(SELECT own.name FROM composure.resource own)) cached ON cached.name = s.name
-    LEFT JOIN allowed ON allowed.resource = s.name
-    LEFT JOIN touched ON touched.root = s.relid
-$f$;
 
 -- What a trigger costs: half of what it did (doc/change-feed.md has the forms). PostgreSQL parses the text of a CHECK anew for
 -- each statement, and an index costs each row its lock and its look, whether the row is in it or not.
@@ -341,146 +253,6 @@ BEGIN
          -- A record has no variable behind it.
          CASE WHEN by_row THEN E'  EXCEPTION WHEN OTHERS THEN\n' || unknown ELSE '' END) ELSE '' END
     || notes || E'  RETURN NULL;\nEND\n';
-END
-$f$;
-
-CREATE OR REPLACE FUNCTION composure.keep_triggers(names text[]) RETURNS text[]
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET client_min_messages = warning
-AS $f$
-#variable_conflict use_variable
-DECLARE
-  changed text[];
-  affected oid[];
-  repaired oid[] := '{}';
-  relids oid[];
-  failed oid[] := '{}';
-  problems text[] := '{}';
-  item record;
-  body text;
-BEGIN
-  -- What is read
-  WITH now AS MATERIALIZED (
-    SELECT * FROM composure.reads(names)
-  ), made AS (
-    INSERT INTO composure.followed AS f (resource, relation, key, hard)
-    SELECT n.resource, n.relation, n.key, n.hard FROM now n
-     WHERE NOT EXISTS (SELECT FROM composure.followed o
-                        WHERE o.resource = n.resource AND o.relation = n.relation
-                          AND o.key IS NOT DISTINCT FROM n.key AND o.hard = n.hard)
-    ON CONFLICT ON CONSTRAINT followed_pkey DO UPDATE SET key = excluded.key, hard = excluded.hard
-    RETURNING f.resource, f.relation
-  ), gone AS (
-    DELETE FROM composure.followed f
-     WHERE (names IS NULL OR f.resource = ANY (names))
-       AND NOT EXISTS (SELECT FROM now n WHERE n.resource = f.resource AND n.relation = f.relation)
-    RETURNING f.resource, f.relation
-  )
-  SELECT array_agg(DISTINCT c.resource), array_agg(DISTINCT c.relation::oid) INTO changed, affected
-    FROM (SELECT * FROM made UNION ALL SELECT * FROM gone) c;
-  affected := ARRAY(SELECT unnest(affected)
-                    UNION SELECT f.relation FROM composure.followed f WHERE names IS NULL OR f.resource = ANY (names)
-                    UNION SELECT substr(p.proname, 11)::oid FROM pg_proc p
-                           WHERE names IS NULL AND p.pronamespace = 'composure'::regnamespace AND p.proname ~ '^note_rows_[0-9]+$'
-                    ORDER BY 1);
-
-  -- The functions
-  FOR item IN
-    SELECT r.relid, format('composure.note_rows_%s()', r.relid) AS name, p.prosrc AS source, composure.note_body(r.relid) AS wanted
-      FROM unnest(affected) r (relid)
-      LEFT JOIN pg_proc p ON p.pronamespace = 'composure'::regnamespace AND p.proname = ('note_rows_' || r.relid)::name
-     ORDER BY r.relid
-  LOOP
-    CONTINUE WHEN item.source IS NOT DISTINCT FROM item.wanted;
-    BEGIN
-      IF item.wanted IS NULL OR split_part(item.source, E'\n', 1) <> split_part(item.wanted, E'\n', 1) THEN
-        -- Its triggers go with it; to drop them one by one we would have to own the table.
-        EXECUTE format('DROP FUNCTION IF EXISTS %s CASCADE', item.name);
-      END IF;
-      IF item.wanted IS NOT NULL THEN
-        EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp%s AS %L',
-                       item.name, composure.note_settings(item.relid), item.wanted);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', item.name);
-        EXECUTE format('COMMENT ON FUNCTION %s IS %L', item.name, 'Internal: notes changes of ' || composure.describe(item.relid));
-      END IF;
-      repaired := repaired || item.relid;
-    EXCEPTION WHEN OTHERS THEN
-      failed := failed || item.relid;
-      problems := problems || SQLERRM;
-    END;
-  END LOOP;
-
-  -- The triggers: those that are missing, those that are of no use, those that do not always fire.
-  FOR item IN
-    WITH wanted AS MATERIALIZED (
-      SELECT w.*, format('composure_%s_%s', w.owner, w.event)::name AS name, ('note_rows_' || w.owner)::name AS function
-        FROM composure.triggers_wanted(affected) w
-    ), present AS MATERIALIZED (
-      SELECT t.tgrelid, t.tgname, t.tgparentid, t.tgenabled, p.proname AS function
-        FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-       WHERE p.pronamespace = 'composure'::regnamespace AND p.proname ~ '^note_rows_[0-9]+$'
-         AND (names IS NULL OR substr(p.proname, 11)::oid = ANY (affected))
-    )
-    SELECT w.relation AS relid, w.definition AS command
-      FROM wanted w LEFT JOIN present p ON p.tgrelid = w.relation AND p.tgname = w.name AND p.function = w.function
-     WHERE p.tgrelid IS NULL
-    UNION ALL
-    SELECT p.tgrelid, format('DROP TRIGGER IF EXISTS %I ON %s', p.tgname, format('%I.%I', n.nspname, c.relname))
-      FROM present p
-      JOIN pg_class c ON c.oid = p.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-      LEFT JOIN wanted w ON p.tgrelid = w.relation AND p.tgname = w.name AND p.function = w.function
-     WHERE w.relation IS NULL AND p.tgparentid = 0 AND pg_has_role(c.relowner, 'USAGE')
-     ORDER BY 1, 2
-  LOOP
-    BEGIN
-      EXECUTE item.command;
-      repaired := repaired || item.relid;
-    EXCEPTION WHEN OTHERS THEN
-      failed := failed || item.relid;
-      problems := problems || SQLERRM;
-    END;
-  END LOOP;
-
-  FOR item IN
-    SELECT t.tgrelid AS relid, format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I', n.nspname, c.relname, t.tgname) AS command
-      FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid
-      JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE p.pronamespace = 'composure'::regnamespace AND p.proname ~ '^note_rows_[0-9]+$'
-       AND (names IS NULL OR substr(p.proname, 11)::oid = ANY (affected))
-       AND t.tgenabled <> 'A' AND pg_has_role(c.relowner, 'USAGE')
-     ORDER BY t.tgparentid <> 0, 1, 2
-  LOOP
-    BEGIN
-      EXECUTE item.command;
-      repaired := repaired || item.relid;
-    EXCEPTION WHEN OTHERS THEN
-      failed := failed || item.relid;
-      problems := problems || SQLERRM;
-    END;
-  END LOOP;
-
-  -- Their contents, and what went wrong
-  DELETE FROM composure.followed_relation r WHERE NOT EXISTS (SELECT FROM composure.followed f WHERE f.relation = r.relation);
-  WITH now AS MATERIALIZED (
-    SELECT c.oid AS relid, concat_ws(' ', c.relkind, c.relfilenode, CASE WHEN c.relkind = 'm' THEN c.xmin END) AS contents,
-           (SELECT min(p.problem) FROM unnest(failed, problems) p (relid, problem) WHERE p.relid = c.oid) AS problem
-      FROM pg_class c
-     WHERE c.oid IN (SELECT f.relation FROM composure.followed f WHERE f.relation = ANY (affected))
-  ), put AS (
-    INSERT INTO composure.followed_relation AS r (relation, contents, problem)
-    SELECT n.relid, n.contents, n.problem FROM now n
-      LEFT JOIN composure.followed_relation o ON o.relation = n.relid
-     WHERE (o.contents, o.problem) IS DISTINCT FROM (n.contents, n.problem)
-    ON CONFLICT (relation) DO UPDATE SET contents = excluded.contents, problem = excluded.problem
-    RETURNING r.relation
-  )
-  SELECT array_agg(p.relation) INTO relids FROM put p;
-  RETURN ARRAY(SELECT unnest(changed)
-               UNION SELECT f.resource FROM composure.followed f
-                      WHERE f.relation = ANY (repaired || relids)
-                        AND f.relation <> ALL (failed)
-               ORDER BY 1);
 END
 $f$;
 

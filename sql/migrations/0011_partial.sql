@@ -32,6 +32,7 @@ CREATE OR REPLACE VIEW composure.resource_now AS
     LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
     CROSS JOIN LATERAL (SELECT coalesce(r.key, composure.find_key(r.relation)) AS found_key OFFSET 0) k;
 
+-- With what 0010 decides: scope, ttl_bound_ms and touches.
 CREATE OR REPLACE FUNCTION composure.catalog_resources() RETURNS json
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
