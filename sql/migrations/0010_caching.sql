@@ -256,6 +256,21 @@ BEGIN
 END
 $f$;
 
+-- A right that was given and taken back between two looks at the catalog leaves pg_class as it was but for its xmin, and answers
+-- in the store that were made in between. So with any new row in pg_class, of a materialized view or not, all who read it are told.
+DO $do$
+DECLARE
+  was constant text := pg_get_functiondef('composure.keep_triggers(text[])'::regprocedure);
+  becomes constant text := replace(was, 'CASE WHEN c.relkind = ''m'' THEN c.xmin END', 'c.xmin');
+BEGIN
+  IF becomes = was THEN
+    RAISE EXCEPTION 'composure.keep_triggers() is not that of 0009_changes';
+  END IF;
+  EXECUTE becomes;
+END
+$do$;
+COMMENT ON COLUMN composure.followed_relation.contents IS 'Its row in pg_class at the last look: another where it was rewritten, and where rights changed';
+
 -- Functions with a ttl; and functions whose bodies PostgreSQL knows (BEGIN ATOMIC), wherever they are called
 
 ALTER TABLE composure.function ADD COLUMN depends regclass[] NOT NULL DEFAULT '{}';
@@ -314,7 +329,9 @@ BEGIN
                               AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass)
               LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
             UNION
-            SELECT i.inhparent::bigint, i.inhrelid::bigint, 'child' FROM pg_inherits i WHERE i.inhparent = ANY (relations)) e (a, b, k)
+            SELECT i.inhparent::bigint, i.inhrelid::bigint, 'child' FROM pg_inherits i
+              JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
+             WHERE i.inhparent = ANY (relations)) e (a, b, k)
      WHERE e.a <> e.b AND e.b <> 0;
     edge_from := edge_from || froms;
     edge_to := edge_to || tos;
@@ -405,12 +422,21 @@ BEGIN
                      SELECT FROM pg_attribute a WHERE a.attrelid = f.relation AND a.attname = k.name::name LIMIT 1) a),
            (SELECT concat_ws('.', count(*), sum(i.xmin::text::bigint)) FROM pg_index i
              WHERE i.indisunique AND i.indrelid IN (SELECT r.relation FROM composure.followed_relation r)),
-           (SELECT concat_ws('.', count(*), sum(t.xmin::text::bigint)) FROM pg_trigger t WHERE NOT t.tgisinternal),
-           (SELECT concat_ws('.', count(*), sum(w.xmin::text::bigint)) FROM pg_rewrite w WHERE w.oid >= 16384),
-           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_policy p),
-           (SELECT concat_ws('.', count(*), sum(h.xmin::text::bigint)) FROM pg_inherits h),
+           -- What leads elsewhere than before begins at what is followed. What is temporary no other session sees.
+           (SELECT concat_ws('.', count(*), sum(t.xmin::text::bigint)) FROM pg_trigger t
+             WHERE NOT t.tgisinternal AND t.tgrelid IN (SELECT r.relation FROM composure.followed_relation r)),
+           (SELECT concat_ws('.', count(*), sum(w.xmin::text::bigint)) FROM pg_rewrite w
+             WHERE w.ev_class IN (SELECT r.relation FROM composure.followed_relation r)),
+           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_policy p
+             WHERE p.polrelid IN (SELECT r.relation FROM composure.followed_relation r)),
+           (SELECT concat_ws('.', count(*), sum(h.xmin::text::bigint))
+              FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid AND c.relpersistence <> 't'
+             WHERE h.inhparent IN (SELECT r.relation FROM composure.followed_relation r)
+                OR h.inhrelid IN (SELECT r.relation FROM composure.followed_relation r)),
            -- Functions that PostgreSQL knows the tables of.
-           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_proc p WHERE p.oid >= 16384 AND p.prosrc = ''),
+           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_proc p
+             WHERE p.oid >= 16384 AND p.prosrc = ''
+               AND p.pronamespace NOT IN (SELECT n.oid FROM pg_namespace n WHERE n.nspname LIKE 'pg\_temp\_%')),
            (SELECT count(*) FROM pg_subscription_rel));
 END
 $f$;
@@ -702,28 +728,113 @@ rows_max     the most rows of a set in one answer: 200; at most 1000
 depends      tables that it reads, where its body is no BEGIN ATOMIC: else a ttl is 5 s at most; '{public.users}'
 trust_me     a ttl is as long as it says, though changes may be missed$c$;
 
--- Rights that no relation of ours tells of: on columns of what a view reads as its caller, and roles that skip policies.
-CREATE OR REPLACE FUNCTION composure.catalog_state() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER
+-- What catalog() and the right to see an answer hang on: all that is kept ends with a change of it, so nothing is counted that
+-- traffic changes. What is rewritten (TRUNCATE, VACUUM FULL, CLUSTER, REFRESH, REINDEX CONCURRENTLY) gets a new row in pg_class or
+-- pg_index: of those it is what they say that counts, of others the xmin. What is temporary no other session sees.
+
+CREATE FUNCTION composure.leads_to(relations oid[]) RETURNS oid[]
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $f$
-  SELECT concat_ws('.', composure.catalog_state_of_relations(),
+DECLARE
+  reached oid[] := '{}';
+  more oid[] := relations;
+BEGIN
+  -- The way of running_code(), but for other sessions' temporary children.
+  WHILE more <> '{}' LOOP
+    reached := reached || more;
+    more := ARRAY(
+      SELECT d.refobjid FROM unnest(more) m (oid)
+        JOIN pg_rewrite w ON w.ev_class = m.oid
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+      UNION
+      SELECT d.refobjid FROM unnest(more) m (oid)
+        JOIN pg_policy p ON p.polrelid = m.oid
+        JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
+      UNION
+      SELECT i.inhrelid FROM unnest(more) m (oid)
+        JOIN pg_inherits i ON i.inhparent = m.oid
+        JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
+      UNION
+      SELECT k.conrelid FROM unnest(more) m (oid)
+        JOIN pg_constraint k ON k.confrelid = m.oid AND k.contype = 'f'
+         AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+      EXCEPT
+      SELECT unnest(reached));
+  END LOOP;
+  RETURN reached;
+END
+$f$;
+COMMENT ON FUNCTION composure.leads_to(oid[]) IS
+  'Internal: these relations, and those on which it hangs what reading and writing them does: behind views and policies, children, where foreign keys carry a change';
+
+CREATE OR REPLACE FUNCTION composure.catalog_state() RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $f$
+DECLARE
+  -- In plpgsql for its plans, which are kept.
+  ours constant oid[] := composure.leads_to(ARRAY(
+    SELECT r.relation FROM composure.resource r UNION SELECT r.relation FROM composure.followed_relation r));
+  temporary constant oid[] := ARRAY(SELECT n.oid FROM pg_namespace n WHERE n.nspname LIKE 'pg\_temp\_%');
+  relations text;
+  schemas oid[];
+BEGIN
+  SELECT concat_ws('.', count(*), sum(hashtextextended(
+           (c.oid, c.relname, c.relnamespace, c.relowner, c.relacl, c.relkind, c.relispartition, c.relrowsecurity,
+            c.relforcerowsecurity, c.reloptions)::text, 0))),
+         array_agg(DISTINCT c.relnamespace)
+    INTO relations, schemas
+    FROM pg_class c WHERE c.oid IN (SELECT unnest(ours));
+  RETURN concat_ws('.', relations,
+           -- expose() and the keys
+           (SELECT i.catalog_version FROM composure.installation i),
+           (SELECT count(r.problem) FROM composure.followed_relation r),
+           (SELECT concat_ws('.', count(*), sum(n.xmin::text::bigint)) FROM pg_namespace n WHERE n.oid = ANY (schemas)),
+           (SELECT concat_ws('.', count(*), sum(a.xmin::text::bigint))
+              FROM pg_attribute a WHERE a.attrelid IN (SELECT unnest(ours)) AND a.attnum > 0),
+           (SELECT concat_ws('.', count(*), sum(d.xmin::text::bigint))
+              FROM pg_attrdef d WHERE d.adrelid IN (SELECT unnest(ours))),
+           (SELECT concat_ws('.', count(*), sum(t.xmin::text::bigint))
+              FROM pg_trigger t WHERE t.tgrelid IN (SELECT unnest(ours)) AND NOT t.tgisinternal),
+           (SELECT concat_ws('.', count(*), sum(h.xmin::text::bigint))
+              FROM pg_inherits h WHERE h.inhparent IN (SELECT unnest(ours)) AND h.inhrelid IN (SELECT unnest(ours))),
+           (SELECT concat_ws('.', count(*), sum(k.xmin::text::bigint))
+              FROM pg_constraint k WHERE k.conrelid IN (SELECT unnest(ours)) AND k.contype = 'c'),
+           (SELECT concat_ws('.', count(*), sum(hashtextextended(
+                     (k.conname, k.conrelid, k.conkey, k.confrelid, k.confkey, k.conparentid, k.confdeltype, k.confupdtype)::text, 0)))
+              FROM pg_constraint k WHERE k.conrelid IN (SELECT unnest(ours)) AND k.contype = 'f'),
+           -- Of two unique indexes that would do the older one is the key: find_key().
+           (SELECT concat_ws('.', count(*), sum(hashtextextended(
+                     (i.indrelid, i.age, i.indisunique, i.indisprimary, i.indimmediate, i.indnkeyatts, i.indkey, i.indexprs, i.indpred)::text, 0)))
+              FROM (SELECT *, row_number() OVER (PARTITION BY indrelid ORDER BY indexrelid) AS age
+                      FROM pg_index
+                     WHERE indrelid IN (SELECT unnest(ours)) AND indisvalid
+                       AND (indisunique OR indexprs IS NOT NULL OR indpred IS NOT NULL)) i),
+           -- Rights may hang on any of these: a function that hides what it reads may be called anywhere.
+           (SELECT concat_ws('.', count(*), sum(w.xmin::text::bigint))
+              FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class AND c.relpersistence <> 't' WHERE w.oid >= 16384),
+           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint))
+              FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid AND c.relpersistence <> 't'),
+           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint)) FROM pg_proc p
+             WHERE p.oid >= 16384 AND p.pronamespace <> 'composure'::regnamespace AND p.pronamespace <> ALL (temporary) AND p.prokind <> 'p'),
            (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint), sum(n.xmin::text::bigint))
               FROM composure.function f
               JOIN pg_proc exposed ON exposed.oid = f.function
               JOIN pg_proc p ON p.proname = exposed.proname AND p.pronamespace = exposed.pronamespace
               JOIN pg_namespace n ON n.oid = p.pronamespace),
-           (SELECT concat_ws('.', count(*), sum(c.xmin::text::bigint))
-              FROM pg_class c WHERE c.oid IN (SELECT relation FROM composure.followed_relation) AND c.relkind <> 'm'),
-           (SELECT concat_ws('.', count(*), sum(a.xmin::text::bigint))
-              FROM pg_attribute a WHERE a.attrelid IN (SELECT relation FROM composure.followed_relation)),
-           (SELECT count(problem) FROM composure.followed_relation),
-           (SELECT concat_ws('.', count(*), sum(p.xmin::text::bigint))
-              FROM pg_proc p WHERE p.oid >= 16384 AND p.pronamespace <> 'composure'::regnamespace AND p.prokind <> 'p'),
+           -- The checks of domains
+           (SELECT concat_ws('.', count(*), sum(k.xmin::text::bigint))
+              FROM pg_constraint k WHERE k.contypid > 0 AND k.connamespace <> ALL (temporary)),
+           (SELECT concat_ws('.', count(*), sum(m.xmin::text::bigint)) FROM pg_auth_members m),
            -- Not its xmin: a password may change.
            (SELECT concat_ws('.', count(*), sum(hashtext(concat_ws(' ', r.oid, r.rolsuper, r.rolbypassrls, r.rolinherit))::bigint))
-              FROM pg_roles r))
+              FROM pg_roles r));
+END
 $f$;
+COMMENT ON FUNCTION composure.catalog_state() IS 'For the workers: changes when composure.catalog() does, and when rights do';
+DROP FUNCTION composure.catalog_state_of_relations();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA composure FROM PUBLIC;
 SELECT composure.grant_worker();

@@ -32,7 +32,7 @@ def kept(bare_database):
 
 # What a transaction noted itself
 
-NOTED = "SELECT * FROM composure.noted()"
+NOTED, STATE = "SELECT * FROM composure.noted()", "SELECT composure.catalog_state()"
 
 
 def test_a_transaction_hears_what_it_has_noted_and_nothing_of_others(kept, bare_database):
@@ -113,14 +113,14 @@ def test_an_insert_touches_partitions_and_parents(session):
     assert touches(session, "parts_3") == ["cached"]
 
 
-def test_the_catalog_of_five_hundred_resources_is_not_slow_because_of_it(kept):
+def test_the_catalog_of_five_hundred_resources_is_read_and_looked_at_quickly(kept):
     kept.run("DO $$ BEGIN FOR i IN 1..500 LOOP EXECUTE format('CREATE TABLE public.t%s (id int PRIMARY KEY)', i); END LOOP; END $$")
     kept.run("ALTER TABLE composure.resource DISABLE TRIGGER USER; "
              "INSERT INTO composure.resource (name, relation, methods, cache) "
              "SELECT 't' || i, ('public.t' || i)::regclass, '{GET}', 'ttl=5' FROM generate_series(1, 500) i; "
              "ALTER TABLE composure.resource ENABLE TRIGGER USER; SELECT composure.keep_triggers(NULL)")
     roots = "ARRAY(SELECT relation::oid FROM composure.resource)"
-    best = whole = 10
+    best = whole = state = 10
     for _ in range(5):
         began = time.monotonic()
         assert kept.one(f"SELECT count(*) FROM composure.written_with({roots})") == 500
@@ -128,8 +128,13 @@ def test_the_catalog_of_five_hundred_resources_is_not_slow_because_of_it(kept):
         began = time.monotonic()
         catalog = kept.catalog()
         whole = min(whole, time.monotonic() - began)
+    # Each second, on every host: 11 ms where it was written.
+    for _ in range(20):
+        began = time.monotonic()
+        kept.one(STATE)
+        state = min(state, time.monotonic() - began)
     assert all(r["touches"] == [r["name"]] for r in catalog["resources"])
-    assert best < 0.05 and whole < 2, (best, whole)
+    assert best < 0.05 and whole < 2 and state < 0.1, (best, whole, state)
 
 
 # The policy
@@ -328,3 +333,196 @@ def test_a_truncate_of_a_partition_made_a_moment_ago_is_told_by_follow_tables(ke
     kept.run("TRUNCATE public.parts_2")
     assert kept.noted() == []
     assert kept.follow() == ["parts"] and kept.noted() == [("parts", None, True)]
+
+
+# What ends all that is kept: a change of composure.catalog_state()
+
+SERVED = """
+CREATE ROLE {role} NOLOGIN; CREATE ROLE {role}_2 NOLOGIN;
+CREATE SCHEMA s; CREATE TABLE s.behind (id int PRIMARY KEY, word text);
+CREATE FUNCTION public.may_see(who text) RETURNS boolean STABLE LANGUAGE sql AS $$ SELECT $1 = 'a' $$;
+CREATE FUNCTION public.nop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TABLE public.members (who text PRIMARY KEY);
+ALTER TABLE public.users ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON public.users USING (public.may_see(name) AND EXISTS (SELECT FROM public.members m WHERE m.who = name));
+CREATE VIEW public.v AS SELECT id, word FROM s.behind;
+CREATE TABLE public.plain (id int PRIMARY KEY, word text);
+CREATE TABLE public.goes_along (id int PRIMARY KEY REFERENCES public.plain ON DELETE CASCADE, word text);
+CREATE TABLE public.two_keys (a int NOT NULL, b int NOT NULL, v int); CREATE UNIQUE INDEX two_a ON public.two_keys (a); CREATE UNIQUE INDEX two_b ON public.two_keys (b);
+CREATE MATERIALIZED VIEW public.m AS SELECT 1 AS id; CREATE UNIQUE INDEX ON public.m (id);
+CREATE DOMAIN public.d AS int CHECK (VALUE > 0);
+CREATE TABLE public.named_only (id int PRIMARY KEY);
+CREATE SCHEMA fs; CREATE FUNCTION fs.f() RETURNS int STABLE LANGUAGE sql AS $$ SELECT 1 $$;
+CREATE TABLE public.elsewhere (id int PRIMARY KEY, word text); CREATE VIEW public.elsewhere_v AS SELECT * FROM public.elsewhere;
+INSERT INTO public.plain VALUES (1, 'a'), (2, 'b');
+GRANT SELECT ON public.plain TO {role};
+"""
+
+
+@pytest.fixture
+def served(kept):
+    """Tables, views, partitions and a function that are kept, what they hang on, and what they do not."""
+    role = "sql_caching_reader"
+    kept.role = role
+    kept.run(SERVED.replace("{role}", role))
+    for name in ("users", "orders", "parts", "base", "two_keys"):
+        kept.expose(name)
+    kept.expose("v", key=["id"])
+    kept.expose("m", key=["id"])
+    kept.expose("plain", cache=None)
+    kept.run("SELECT composure.expose_function('fs.f', cache => 'ttl=30', depends => '{public.named_only}')")
+    kept.settle()
+    yield kept
+    kept.run(f"DROP OWNED BY {role}, {role}_2 CASCADE; DROP ROLE {role}, {role}_2")
+
+
+# By name, the statements one by one: some of them take no transaction.
+TRAFFIC = {
+    "a temporary table with all that a table can have": [
+        "CREATE TEMP TABLE t (id serial PRIMARY KEY, n int DEFAULT 7 CHECK (n > 0), parent int REFERENCES t ON DELETE CASCADE)",
+        "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION public.nop()", "CREATE POLICY p ON t USING (n > 1)",
+        "CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING", "CREATE INDEX ON t ((n + 1))", "GRANT SELECT ON t TO PUBLIC"],
+    "a temporary view": ["CREATE TEMP VIEW tv AS SELECT * FROM public.users"],
+    "a temporary function": ["CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
+    "a temporary domain": ["CREATE DOMAIN pg_temp.d AS int CHECK (VALUE > 1)"],
+    "temporary children": ["CREATE TEMP TABLE tc () INHERITS (public.base)"],
+    "a table of an import": ["CREATE TABLE public.staging (id serial PRIMARY KEY, n int DEFAULT 7 CHECK (n > 0), u bigint REFERENCES public.users)",
+                             "CREATE TRIGGER x BEFORE INSERT ON public.staging FOR EACH ROW EXECUTE FUNCTION public.nop()", "DROP TABLE public.staging"],
+    "partitions and children of others": ["CREATE TABLE public.q (id int) PARTITION BY LIST (id)", "CREATE TABLE public.q1 PARTITION OF public.q DEFAULT"],
+    "rights on others": ["GRANT SELECT ON public.elsewhere TO PUBLIC", "ALTER TABLE public.elsewhere ADD more int DEFAULT 1"],
+    "writes": ["INSERT INTO public.users (id, name) SELECT i, 'a' FROM generate_series(1, 500) i", "UPDATE public.plain SET word = 'c'"],
+    "TRUNCATE": ["TRUNCATE public.users, public.orders", "TRUNCATE s.behind, public.members, public.parts", "TRUNCATE public.plain CASCADE"],
+    "VACUUM and ANALYZE": ["VACUUM", "ANALYZE", "VACUUM (FREEZE, ANALYZE) public.users", "VACUUM (FREEZE) pg_class", "VACUUM FULL pg_class"],
+    "VACUUM FULL": [f"VACUUM FULL {name}" for name in ("public.users", "public.plain", "public.parts_1", "s.behind", "public.m", "public.members")],
+    "CLUSTER": ["CLUSTER public.users USING users_pkey", "CLUSTER public.plain USING plain_pkey"],
+    "REINDEX": ["REINDEX TABLE public.users", "REINDEX TABLE CONCURRENTLY public.users", "REINDEX TABLE CONCURRENTLY public.plain"],
+    "an index that is no key": ["CREATE INDEX ON public.users (name)", "CREATE INDEX CONCURRENTLY ON public.plain (word)"],
+    "REFRESH": ["REFRESH MATERIALIZED VIEW public.m", "REFRESH MATERIALIZED VIEW CONCURRENTLY public.m", "REFRESH MATERIALIZED VIEW public.m WITH NO DATA"],
+    "a table made anew on disk": ["ALTER TABLE public.two_keys SET UNLOGGED", "ALTER TABLE public.two_keys SET LOGGED"],
+    "a look at everything": ["BEGIN ISOLATION LEVEL REPEATABLE READ", "LOCK TABLE public.users, public.plain IN ACCESS SHARE MODE",
+                             "SELECT pg_get_viewdef('public.v'::regclass)", "COMMIT"],
+    "a password": ["ALTER ROLE {role} PASSWORD 'x' VALID UNTIL '2090-01-01'", "ALTER ROLE {role} SET work_mem = '8MB'"],
+    "comments and statistics": ["COMMENT ON TABLE public.users IS 'x'", "COMMENT ON FUNCTION public.may_see IS 'x'", "CREATE STATISTICS st ON id, name FROM public.users"],
+}
+
+
+def test_traffic_leaves_the_state_of_the_catalog_as_it_is(served):
+    state, moved = served.one(STATE), []
+    for what, statements in TRAFFIC.items():
+        for statement in statements:
+            served.run(statement.replace("{role}", served.role))
+            now = served.one(STATE)
+            moved += [(what, statement)] if now != state else []
+            state = now
+        # What was rewritten is told by name, and that changes no more.
+        served.follow()
+        moved += [(what, "follow_tables()")] if served.one(STATE) != state else []
+        state = served.one(STATE)
+    assert moved == []
+
+
+MATTERS = [
+    "REVOKE SELECT ON public.plain FROM {role}", "GRANT SELECT (id) ON public.plain TO {role}", "REVOKE SELECT (id) ON public.plain FROM {role}",
+    "GRANT INSERT ON public.users TO {role}", "GRANT SELECT ON public.v TO {role}",
+    # Behind a view, a policy, a function
+    "GRANT SELECT (word) ON s.behind TO {role}", "GRANT SELECT ON s.behind TO {role}", "ALTER TABLE s.behind OWNER TO {role}", "ALTER TABLE public.orders OWNER TO {role}", "GRANT SELECT ON public.members TO {role}",
+    "ALTER TABLE public.members ENABLE ROW LEVEL SECURITY", "CREATE POLICY m ON public.members USING (true)", "ALTER POLICY m ON public.members USING (false)",
+    "ALTER POLICY p ON public.users USING (public.may_see(name))", "ALTER POLICY p ON public.users TO {role}", "ALTER POLICY p ON public.users RENAME TO q",
+    "CREATE POLICY r ON public.users USING (true)", "DROP POLICY r ON public.users", "CREATE POLICY e ON public.elsewhere USING (true)",
+    "ALTER TABLE public.users FORCE ROW LEVEL SECURITY", "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
+    "CREATE OR REPLACE FUNCTION public.may_see(who text) RETURNS boolean STABLE LANGUAGE sql AS $$ SELECT $1 = 'b' $$",
+    "REVOKE EXECUTE ON FUNCTION public.may_see FROM PUBLIC", "ALTER FUNCTION public.may_see SECURITY DEFINER", "ALTER FUNCTION public.may_see OWNER TO {role}",
+    "CREATE FUNCTION public.other() RETURNS int LANGUAGE sql AS 'SELECT 1'", "REVOKE EXECUTE ON FUNCTION fs.f FROM PUBLIC", "GRANT USAGE ON SCHEMA fs TO {role}", "CREATE PROCEDURE fs.f(a int) LANGUAGE sql AS 'SELECT 1'",
+    "GRANT SELECT ON public.named_only TO {role}",
+    "CREATE OR REPLACE VIEW public.v AS SELECT id, word FROM s.behind WHERE id > 1", "ALTER VIEW public.v SET (security_barrier)", "ALTER VIEW public.v OWNER TO {role}",
+    "ALTER VIEW public.v OWNER TO CURRENT_USER", "CREATE OR REPLACE VIEW public.elsewhere_v AS SELECT id, word FROM public.elsewhere WHERE id > 1",
+    "ALTER ROLE {role} BYPASSRLS", "ALTER ROLE {role} NOINHERIT", "ALTER ROLE {role} SUPERUSER", "GRANT {role}_2 TO {role}", "REVOKE {role}_2 FROM {role}",
+    "GRANT USAGE ON SCHEMA s TO {role}", "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+    # What the resources are
+    "ALTER TABLE public.plain ADD more int DEFAULT 1", "ALTER TABLE public.plain ALTER more TYPE bigint", "ALTER TABLE public.plain ALTER more SET NOT NULL",
+    "ALTER TABLE public.plain RENAME more TO less", "ALTER TABLE public.plain ALTER less SET DEFAULT 7", "ALTER TABLE public.plain ALTER less SET DEFAULT 8",
+    "ALTER TABLE public.plain DROP less", "ALTER TABLE public.plain RENAME TO plainer", "ALTER TABLE public.plainer SET SCHEMA s", "ALTER TABLE s.plainer SET SCHEMA public",
+    "ALTER TABLE public.plainer ADD CONSTRAINT c CHECK (id > 0)", "ALTER TABLE public.plainer DROP CONSTRAINT c",
+    "CREATE INDEX i ON public.plainer ((id + 1))", "DROP INDEX public.i", "CREATE UNIQUE INDEX i ON public.plainer (word)", "DROP INDEX public.i",
+    "CREATE TRIGGER x BEFORE INSERT ON public.plainer FOR EACH ROW EXECUTE FUNCTION public.nop()", "ALTER TABLE public.plainer DISABLE TRIGGER x", "DROP TRIGGER x ON public.plainer",
+    "ALTER TABLE public.goes_along ADD CHECK (id > 0)", "CREATE TRIGGER x BEFORE DELETE ON public.goes_along FOR EACH ROW EXECUTE FUNCTION public.nop()",
+    "ALTER TABLE public.goes_along DROP CONSTRAINT goes_along_id_fkey", "ALTER TABLE public.goes_along ADD FOREIGN KEY (id) REFERENCES public.plainer ON DELETE CASCADE",
+    "ALTER TABLE public.plainer ADD FOREIGN KEY (id) REFERENCES public.two_keys (a) NOT VALID", "ALTER TABLE public.plainer DROP CONSTRAINT plainer_id_fkey",
+    "ALTER TABLE public.two_keys ALTER a DROP NOT NULL", "ALTER TABLE public.two_keys ALTER a SET NOT NULL", "REINDEX INDEX CONCURRENTLY public.two_a", "DROP INDEX public.two_a",
+    "CREATE TABLE public.parts_2 PARTITION OF public.parts FOR VALUES FROM (100) TO (200)", "CREATE TRIGGER x BEFORE INSERT ON public.parts_2 FOR EACH ROW EXECUTE FUNCTION public.nop()",
+    "ALTER TABLE public.parts DETACH PARTITION public.parts_2", "ALTER TABLE public.parts ATTACH PARTITION public.parts_2 FOR VALUES FROM (100) TO (200)", "DROP TABLE public.parts_2",
+    "ALTER TABLE public.child NO INHERIT public.base", "ALTER TABLE public.child INHERIT public.base",
+    "ALTER DOMAIN public.d ADD CHECK (VALUE > 1)",
+    "SELECT composure.expose('public.plainer', hidden => '{word}')", "SELECT composure.unexpose('two_keys')", "DROP MATERIALIZED VIEW public.m",
+]
+
+
+def test_what_matters_changes_the_state_of_the_catalog(served):
+    unseen, state = [], served.one(STATE)
+    for statement in MATTERS:
+        served.run(statement.replace("{role}", served.role))
+        before, state = state, served.one(STATE)
+        unseen += [statement] if state == before else []
+    assert unseen == []
+
+
+def test_the_key_that_a_reindex_makes_another_is_a_new_state(kept):
+    kept.run("CREATE TABLE public.k (a int NOT NULL, b int NOT NULL); CREATE UNIQUE INDEX k_a ON public.k (a); CREATE UNIQUE INDEX k_b ON public.k (b)")
+    kept.expose("k", cache=None)
+    key, state = kept.resource("k")["key"], kept.one(STATE)
+    kept.run("REINDEX INDEX CONCURRENTLY public.k_a")
+    assert (key, kept.resource("k")["key"]) == (["a"], ["b"])
+    assert kept.one(STATE) != state
+
+
+@pytest.mark.parametrize("given, taken", [
+    ("GRANT SELECT ON public.users TO PUBLIC", "REVOKE SELECT ON public.users FROM PUBLIC"),
+    ("ALTER TABLE public.users DISABLE ROW LEVEL SECURITY", "ALTER TABLE public.users ENABLE ROW LEVEL SECURITY"),
+    ("ALTER VIEW public.named SET (security_barrier)", "ALTER VIEW public.named RESET (security_barrier)"),
+])
+def test_what_was_allowed_between_two_looks_is_told_of_all_who_read_it(kept, given, taken):
+    kept.run("GRANT SELECT ON public.users TO composure_anonymous; REVOKE SELECT ON public.users FROM composure_anonymous; ALTER TABLE public.users ENABLE ROW LEVEL SECURITY")
+    kept.expose("named", key=["id"])
+    kept.expose("orders")
+    kept.settle()
+    kept.run(given)
+    kept.run(taken)
+    assert kept.follow() == ["named"] and kept.noted() == [("named", None, True)]
+    assert kept.follow() == []
+
+
+def test_triggers_that_could_not_be_made_are_a_new_state(kept, bare_database):
+    kept.expose("users")
+    kept.settle()
+    kept.run("DROP TRIGGER {} ON public.users".format(kept.one("SELECT min(tgname) FROM pg_trigger WHERE tgrelid = 'public.users'::regclass AND NOT tgisinternal")))
+    state = kept.one(STATE)
+    other = Session(bare_database)
+    other.run("BEGIN; LOCK TABLE public.users IN ROW EXCLUSIVE MODE")
+    kept.follow()
+    other.run("ROLLBACK")
+    other.close()
+    assert kept.scope("users")[:2] == ("role", 5000)
+    assert kept.one(STATE) != state
+
+
+def test_temporary_children_are_not_followed(kept, bare_database):
+    kept.expose("base")
+    kept.settle()
+    before = kept.triggers("base")
+    other = Session(bare_database)
+    other.run("CREATE TEMP TABLE t () INHERITS (public.base)")
+    assert kept.follow() == [] and kept.triggers("base") == before and kept.scope("base")[:2] == ("role", None)
+    assert kept.column("SELECT tgname FROM pg_trigger WHERE tgrelid = (SELECT oid FROM pg_class WHERE relname = 't' AND relpersistence = 't')") == []
+    other.close()
+
+
+def test_a_table_that_gets_another_parent_is_followed_by_row(kept):
+    kept.run("CREATE TABLE public.plain_child (id int PRIMARY KEY); CREATE TABLE public.parent (id int)")
+    kept.expose("plain_child")
+    kept.settle()
+    assert kept.triggers("plain_child") == STATEMENT
+    kept.run("ALTER TABLE public.plain_child INHERIT public.parent")
+    assert kept.follow() == ["plain_child"] and kept.triggers("plain_child") == ["rows", "truncate"]
+    kept.noted()
+    kept.run("INSERT INTO public.plain_child VALUES (1)")
+    assert kept.wrote("UPDATE public.parent SET id = 2") == [("plain_child", ["1", "2"], False)]

@@ -112,3 +112,40 @@ def test_no_hit_shows_what_may_no_longer_be_seen(fresh_database, new_home, worke
     assert hits > 100
     for what, seconds in took.items():
         assert seconds < bound, (what, seconds)
+
+
+# What a server does all day: no right changes, and nothing that `plain` is made of.
+TRAFFIC = [
+    "CREATE TEMP TABLE t (id serial PRIMARY KEY, n int DEFAULT 7 CHECK (n > 0))", "CREATE TEMP VIEW tv AS SELECT * FROM public.plain",
+    "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "TRUNCATE public.secrets", "VACUUM FULL public.secrets", "ANALYZE",
+    "REINDEX TABLE CONCURRENTLY public.plain", "REFRESH MATERIALIZED VIEW public.made", "CREATE TABLE public.staging (id serial PRIMARY KEY CHECK (id > 0))",
+]
+
+
+def test_traffic_ends_nothing_that_is_kept_of_others(fresh_database, workers):
+    database = fresh_database
+    database.sql(f"ALTER DATABASE {database.name} SET track_functions = 'all'")
+    database.sql(SQL + "CREATE MATERIALIZED VIEW public.made AS SELECT 1 AS id; CREATE UNIQUE INDEX ON public.made (id); "
+                       "SELECT composure.expose('public.made', key => '{id}')")
+    key = database.create_key("reads", role="api_user", plan=None)
+    made = workers(1, database, log="none")
+    session = database.connect()
+
+    def ask():
+        with made.fcgi() as c:
+            return c.ask("GET", "/api/plain?limit=9", auth(key))
+
+    def looks():
+        with session.cursor() as cursor:
+            cursor.execute("SELECT calls FROM pg_stat_user_functions WHERE funcname = 'catalog_state'")
+            return (cursor.fetchone() or (0,))[0]
+
+    wait_until(lambda: is_hit(ask()), "a hit")
+    for statement in TRAFFIC:
+        with session.cursor() as cursor:
+            cursor.execute(statement)
+    # What PostgreSQL counts comes some looks late.
+    begun = looks()
+    wait_until(lambda: looks() >= begun + 4, "the watcher's looks", 60)
+    assert is_hit(ask())
+    session.close()
