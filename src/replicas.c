@@ -17,7 +17,6 @@ enum {
 	SILENT_US = 1000000,  /* nothing heard of it for so long: it is not read from, and what is out is asked elsewhere */
 	TRIES_MAX = 2,        /* of a read: replicas that may fail it before the primary is asked */
 	HEARD_LATE_US = 20000, /* see LATE_US of recall.c: later than that the feed is not followed */
-	LOST_US = 1000000,    /* the feed was not heard for so long: the primary is away */
 };
 
 struct replica {
@@ -183,9 +182,18 @@ static bool is_silent(const struct replica *r, int64_t now)
 	return now - progress_replica(r->all->service->progress, r->n).asked_us > SILENT_US;
 }
 
+static bool primary_answers(const struct service *s, int64_t now)
+{
+	return pool_reachable(s->pool, NULL) && !breaker_doubted(s->primary, now);
+}
+
 void replicas_round(struct replicas *all, bool holding)
 {
-	int64_t now = loop_now_us(all->service->loop);
+	struct service *s = all->service;
+	int64_t now = loop_now_us(s->loop);
+	/* Of all workers the one that asks it all the time: the others may not have noticed yet. */
+	if (holding && primary_answers(s, now))
+		progress_saw(s->progress, now);
 	for (unsigned i = 0; i < all->n; i++) {
 		struct replica *r = &all->replica[i];
 		bool was_silent = r->silent;
@@ -200,11 +208,11 @@ void replicas_round(struct replicas *all, bool holding)
 
 /* --- which one --- */
 
-/* While the primary is away nobody can be further behind than it was then. */
+/* While the primary is away nobody can be further behind than it was when it was there last. Where only the feed fails (its
+ * table is locked, its function is another version's), the primary goes on and leaves them behind. */
 static int64_t reference_us(const struct service *s, int64_t now)
 {
-	int64_t heard = progress_heard_us(s->progress);
-	return now - heard > LOST_US ? heard : now;
+	return primary_answers(s, now) ? now : progress_seen_us(s->progress);
 }
 
 static bool may_serve(const struct replica *r, uint64_t least, int64_t most_us, int64_t now)

@@ -41,7 +41,7 @@ struct identity {
 
 struct progress {
 	_Atomic uint64_t told, heard;
-	_Atomic int64_t heard_us, unknown_until_us;
+	_Atomic int64_t heard_us, seen_us, unknown_until_us;
 	struct follower follower[PROGRESS_REPLICAS];
 	struct track fine, coarse;
 	struct identity identity[IDENTITIES];
@@ -153,6 +153,16 @@ bool progress_heard(const struct progress *p, uint64_t lsn)
 int64_t progress_heard_us(const struct progress *p)
 {
 	return atomic_load(&p->heard_us);
+}
+
+void progress_saw(struct progress *p, int64_t now_us)
+{
+	raise_us(&p->seen_us, now_us);
+}
+
+int64_t progress_seen_us(const struct progress *p)
+{
+	return atomic_load(&p->seen_us);
 }
 
 /* --- writes --- */

@@ -51,6 +51,10 @@ bool progress_heard(const struct progress *, uint64_t lsn);
 /* When the poll was asked for that succeeded last; 0: none. */
 int64_t progress_heard_us(const struct progress *);
 
+/* The primary was well at this time, whatever became of the polls; and when it was so last. */
+void progress_saw(struct progress *, int64_t now_us);
+int64_t progress_seen_us(const struct progress *);
+
 /* What replica n said of itself when it was asked at asked_us. */
 void progress_replayed(struct progress *, unsigned n, uint64_t lsn, int64_t asked_us);
 

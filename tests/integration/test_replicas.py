@@ -111,6 +111,25 @@ def test_a_replica_that_lags_is_not_read_from(pair, worker):
     settled(made, key, replica)
 
 
+def test_a_replica_that_lags_is_not_read_from_while_the_feed_hears_nothing(pair, worker):
+    """The primary is well and goes on; only its feed cannot be asked, as while another version's functions are there."""
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    made = worker(database, read_dsn=read_dsn(replica), replica_lag_ms=600)
+    settled(made, key, replica)
+    replica.pause()
+    database.sql("ALTER FUNCTION composure.feed_poll(pg_snapshot) RENAME TO feed_poll_of_before")
+    behind_our_back(database, 7, "Newer")
+    wait_until(lambda: name_of(made, key, 7) == "Newer", "a read at the primary", 3)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert name_of(made, key, 7) == "Newer"
+    database.sql("ALTER FUNCTION composure.feed_poll_of_before(pg_snapshot) RENAME TO feed_poll")
+    replica.resume()
+    replica.catch_up(primary)
+    settled(made, key, replica)
+
+
 def test_a_resource_says_how_far_behind_it_may_be_read(pair, worker):
     primary, replica, database = pair
     key = database.keys["demo"]
@@ -265,6 +284,21 @@ def test_a_replica_that_goes_costs_its_readers_no_error(pair, workers, replica_o
     got = [one for r in readers for one in r.end()]
     assert {status for _, _, status in got} == {200}
     assert max(took for _, took, _ in got) < 4
+
+
+def test_reads_go_on_while_the_primary_is_silent(pair, worker):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    made = worker(database, read_dsn=read_dsn(replica), deadline_ms=3000, key_grace_ms=60000)
+    settled(made, key, replica)
+    replica.catch_up(primary)
+    reader = Reader(made, key)
+    wait_until(lambda: len(reader.got) > 20, "answers before")
+    primary.freeze()
+    gone = time.monotonic()
+    wait_until(lambda: len([g for g in reader.got if g[0] > gone + 3]) > 20, "answers without a primary", 20)
+    primary.thaw()
+    assert {status for _, _, status in reader.end()} == {200}
 
 
 def test_reads_go_on_while_the_primary_is_lost(pair, workers):

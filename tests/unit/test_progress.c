@@ -115,6 +115,17 @@ static void a_position_is_heard_when_the_log_has_gone_on(void **state)
 	assert_int_equal(progress_heard_us(p), 2 * S);
 }
 
+static void the_primary_was_last_seen_when_anybody_saw_it(void **state)
+{
+	(void)state;
+	assert_int_equal(progress_seen_us(p), 0);
+	progress_saw(p, 5 * S);
+	progress_saw(p, 4 * S);
+	assert_int_equal(progress_seen_us(p), 5 * S);
+	progress_hear(p, 100, 6 * S);
+	assert_int_equal(progress_seen_us(p), 5 * S);
+}
+
 static void another_history_begins_from_nothing(void **state)
 {
 	(void)state;
@@ -141,6 +152,7 @@ int main(void)
 		progress_test(told_is_what_the_feed_or_a_write_has_told),
 		progress_test(an_identity_reads_its_last_write),
 		progress_test(a_position_is_heard_when_the_log_has_gone_on),
+		progress_test(the_primary_was_last_seen_when_anybody_saw_it),
 		progress_test(another_history_begins_from_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
