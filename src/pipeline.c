@@ -491,15 +491,21 @@ static void too_large(struct exchange *ex)
 		problem(ex, ERR_QUERY_TOO_COMPLEX, VIEW("One row is larger than an answer may be: select fewer columns."));
 }
 
+/* Nobody will hear what it changed, if it did: all that it could have. */
+static void may_have_written(struct exchange *ex)
+{
+	if (exchange_reads(ex))
+		return;
+	replicas_wrote(ex, 0);
+	recall_written(ex, NULL);
+}
+
 static void finish(struct exchange *ex)
 {
 	if (buf_failed(&ex->response.body))
 		too_large(ex);
-	if (ex->failed == ERR_OUTCOME_UNKNOWN) {
-		/* It may have been written. */
-		replicas_wrote(ex, 0);
-		recall_written(ex, NULL);
-	}
+	if (ex->failed == ERR_OUTCOME_UNKNOWN)
+		may_have_written(ex);
 	guard_end(ex, true);
 	partial_answered(ex);
 	recall_finish(ex);
@@ -883,6 +889,8 @@ void exchange_cancel(struct exchange *ex)
 {
 	if (ex->ended)
 		return;
+	if (writing_unknown(ex))
+		may_have_written(ex);
 	let_go(ex);
 }
 

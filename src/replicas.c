@@ -366,9 +366,11 @@ bool replicas_may_keep(const struct exchange *ex, uint64_t told)
 void replicas_wrote(struct exchange *ex, uint64_t lsn)
 {
 	struct service *s = ex->service;
+	int64_t now = clock_us();
 	if (!s->replicas->n)
 		return;
-	progress_wrote(s->progress, identity_of(ex), lsn, clock_us());
+	/* What is still under way has until its deadline to be committed. */
+	progress_wrote(s->progress, identity_of(ex), lsn, lsn || now > ex->deadline_us ? now : ex->deadline_us);
 	ex->written_lsn = lsn;
 }
 

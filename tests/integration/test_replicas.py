@@ -8,6 +8,7 @@ import time
 import uuid
 
 import pytest
+from harness import fastcgi
 from harness.process import Home, wait_until
 
 
@@ -172,6 +173,33 @@ def test_who_has_written_reads_it_though_the_replica_lags(pair, worker, another_
     assert name_of(there, key, 9) == old
     replica.resume()
     wait_until(lambda: name_of(there, key, 9) == "Read by its writer", "the replica to follow")
+
+
+def test_a_write_whose_client_is_gone_counts_as_written(pair, worker):
+    """Its commit was sent: whether it took effect nobody will hear."""
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    database.sql("SELECT composure.expose('public.users', cache => 'ttl=60, max-lag=3600')")
+    replica.catch_up(primary)
+    made = worker(database, read_dsn=read_dsn(replica), feed_interval_ms=3000)
+    settled(made, key, replica)
+    wait_until(lambda: "hit" in ask(made, "GET", "/api/users/9", key).headers["cache-status"], "a hit")
+    replica.pause()
+    holder = database.connect()
+    holder.autocommit = False
+    holder.cursor().execute("SELECT 1 FROM public.users WHERE id = 9 FOR UPDATE")
+    with made.fcgi() as c:
+        c.send(fastcgi.request(1, "PATCH", "/api/users/9", {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+                               b'{"name": "Left behind"}'))
+        wait_until(lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"), "the write to wait")
+    with made.fcgi() as c:
+        c.ask("GET", "/healthz")
+    assert "hit" not in ask(made, "GET", "/api/users/9", key).headers["cache-status"]
+    holder.rollback()
+    holder.close()
+    wait_until(lambda: database.value("SELECT name FROM public.users WHERE id = 9") == "Left behind", "the write to take effect")
+    page = ask(made, "GET", "/api/users?select=name&id=eq.9", key)
+    assert json.loads(page.body)["data"] == [{"name": "Left behind"}]
 
 
 def test_what_is_kept_is_not_given_to_who_has_seen_more(pair, worker, another_host):
