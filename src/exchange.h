@@ -230,7 +230,10 @@ void exchange_resume(struct exchange *);
 void exchange_query(struct exchange *, bool write);
 
 /* Submits a read of the caller's beside ex->query, as the same principal and under the same deadline. */
-void exchange_query_beside(struct exchange *, struct query *);
+void exchange_query_beside(struct exchange *, struct query *, struct pool *);
+
+/* It failed, which is from now on what query_problem() tells: what that says to the client. */
+enum status exchange_failed_beside(struct exchange *, const struct query *, enum status, const struct db_error *);
 
 /* Ends ex->query, if it is out, as one whose deadline is over, and calls the step. */
 void exchange_give_up(struct exchange *);

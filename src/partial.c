@@ -9,6 +9,7 @@
 #include "guard.h"
 #include "query/parts.h"
 #include "recall.h"
+#include "replicas.h"
 
 enum {
 	NAMES_MAX = 1024, /* bytes of the header that names what is missing */
@@ -28,6 +29,7 @@ struct trial {
 	struct exchange *ex;
 	struct statement statement;
 	struct query query;
+	struct pool *pool;        /* that it is asked of */
 	struct rows *rows;
 	bool out, tried;
 	struct breaker_call call; /* past the breaker of what it reads */
@@ -182,53 +184,28 @@ static void ask(struct exchange *ex, enum stage stage)
 	exchange_query(ex, false);
 }
 
-static void settle(struct exchange *);
+static void on_done(struct query *, enum status, const struct db_error *);
 
 static void on_rows(struct query *q, struct rows *rows)
 {
 	CONTAINER_OF(q, struct trial, query)->rows = rows;
 }
 
-static void on_done(struct query *q, enum status status, const struct db_error *error)
+static void try_at(struct trial *t, struct pool *pool)
 {
-	struct trial *t = CONTAINER_OF(q, struct trial, query);
-	struct partial *p = t->ex->partial;
-	t->out = false;
-	t->status = read_fault(status);
-	if (error && status != OK)
-		log_warn("%.*s: a part fails: SQLSTATE %s: %.*s", VIEW_ARG(t->ex->resource->name), error->sqlstate,
-		         VIEW_ARG(error->message));
-	if (--p->n_out == 0)
-		settle(t->ex);
+	t->query = (struct query){ .statement = &t->statement, .rows = on_rows, .done = on_done };
+	t->pool = pool;
+	t->out = t->tried = true;
+	t->ex->partial->n_out++;
+	exchange_query_beside(t->ex, &t->query, pool);
 }
 
-static void try_one(struct exchange *ex, struct trial *t)
+static bool make_statement(struct exchange *ex, struct trial *t)
 {
 	part_skip(&ex->page, &t->part, false);
 	bool fits = read_statement(ex, &t->statement);
 	part_skip(&ex->page, &t->part, true);
-	if (!fits) {
-		t->status = ERR_QUERY_TOO_COMPLEX;
-		return;
-	}
-	t->query = (struct query){ .statement = &t->statement, .rows = on_rows, .done = on_done };
-	t->out = t->tried = true;
-	ex->partial->n_out++;
-	exchange_query_beside(ex, &t->query);
-}
-
-static void try_each(struct exchange *ex)
-{
-	struct partial *p = ex->partial;
-	p->stage = EACH_PART;
-	ex->query_until_us = budget_begin(ex);
-	for (unsigned i = 0; i < p->n; i++)
-		part_skip(&ex->page, &p->trial[i].part, true);
-	for (unsigned i = 0; i < p->n; i++)
-		if (p->trial[i].status == OK)
-			try_one(ex, &p->trial[i]);
-	if (p->n_out == 0)
-		settle(ex);
+	return fits;
 }
 
 static void abandon(struct partial *p)
@@ -236,7 +213,7 @@ static void abandon(struct partial *p)
 	for (unsigned i = 0; i < p->n; i++) {
 		struct trial *t = &p->trial[i];
 		if (t->out) {
-			pool_abandon(p->ex->service->pool, &t->query);
+			pool_abandon(t->pool, &t->query);
 			t->status = ERR_DEADLINE;
 		}
 		t->out = false;
@@ -271,9 +248,77 @@ static void settle(struct exchange *ex)
 	}
 	free_rows(p);
 	set_stage(ex, THE_PAGE);
+	ex->replica = NULL; /* nothing is asked again in its place: ex->query is another one's */
 	ex->query_status = OK;
+	ex->sqlstate[0] = '\0';
 	ex->query_done = true;
 	exchange_resume(ex);
+}
+
+/* What a part may be to blame for. Not: that PostgreSQL cannot be reached, has no room, or was sent a wrong value. */
+static bool may_be_a_parts(enum status st)
+{
+	return st == ERR_DATABASE || st == ERR_DEADLINE || st == ERR_FORBIDDEN || st == ERR_RAISED;
+}
+
+/* The exchange's query has failed so, as it is: no part has to do with it. */
+static void fail(struct exchange *ex)
+{
+	abandon(ex->partial);
+	free_rows(ex->partial);
+	set_stage(ex, THE_PAGE);
+	ex->query_done = true;
+	loop_defer(ex->service->loop, &ex->resume);
+}
+
+static void on_done(struct query *q, enum status status, const struct db_error *error)
+{
+	struct trial *t = CONTAINER_OF(q, struct trial, query);
+	struct exchange *ex = t->ex;
+	struct pool *primary = ex->service->pool;
+	t->out = false;
+	ex->partial->n_out--;
+	enum status why = status == OK ? OK : exchange_failed_beside(ex, q, status, error);
+	/* Others may still be out at the replica, so this one goes where nobody has to ask how far it is. */
+	if (t->pool != primary && replicas_again(ex, q, status != OK)) {
+		rows_free(t->rows);
+		t->rows = NULL;
+		try_at(t, primary);
+		return;
+	}
+	t->status = why;
+	if (error && status != OK)
+		log_warn("%.*s: a part fails: SQLSTATE %s: %.*s", VIEW_ARG(ex->resource->name), error->sqlstate,
+		         VIEW_ARG(error->message));
+	if (why != OK && !may_be_a_parts(why))
+		fail(ex);
+	else if (ex->partial->n_out == 0)
+		settle(ex);
+}
+
+static void try_each(struct exchange *ex)
+{
+	struct partial *p = ex->partial;
+	struct pool *pool = replicas_pool(ex);
+	bool fits = true;
+	p->stage = EACH_PART;
+	ex->query_until_us = budget_begin(ex);
+	for (unsigned i = 0; i < p->n; i++)
+		part_skip(&ex->page, &p->trial[i].part, true);
+	for (unsigned i = 0; i < p->n && fits; i++) {
+		if (p->trial[i].status != OK)
+			continue;
+		fits = make_statement(ex, &p->trial[i]);
+		if (fits)
+			try_at(&p->trial[i], pool);
+	}
+	if (!fits) {
+		ex->query_status = ERR_QUERY_TOO_COMPLEX;
+		ex->sqlstate[0] = '\0';
+		fail(ex);
+	} else if (p->n_out == 0) {
+		settle(ex);
+	}
 }
 
 bool partial_begin(struct exchange *ex)
@@ -292,12 +337,6 @@ bool partial_begin(struct exchange *ex)
 	p->tried = left && !p->late;
 	set_stage(ex, p->tried ? THE_WHOLE : THE_PAGE);
 	return false;
-}
-
-/* What a part may be to blame for. Not: that PostgreSQL cannot be reached, has no room, or was sent a wrong value. */
-static bool may_be_a_parts(enum status st)
-{
-	return st == ERR_DATABASE || st == ERR_DEADLINE || st == ERR_FORBIDDEN || st == ERR_RAISED;
 }
 
 bool partial_goes_on(struct exchange *ex, enum status st)

@@ -607,20 +607,25 @@ static void ask_again(struct exchange *ex)
 	pool_submit(ex->pool, &ex->query);
 }
 
-static void on_query_done(struct query *q, enum status status, const struct db_error *error)
+static void take_status(struct exchange *ex, const struct query *q, enum status status, const struct db_error *error)
 {
-	struct exchange *ex = CONTAINER_OF(q, struct exchange, query);
-	ex->query_out = false;
-	ex->query_done = true;
 	ex->query_status = status;
 	ex->sqlstate[0] = '\0';
 	ex->error_value = VIEW_NONE;
 	if (error) {
 		memcpy(ex->sqlstate, error->sqlstate, sizeof ex->sqlstate);
 		ex->error_message = arena_copy(ex->arena, error->message);
-		ex->error_value = value_at_fault(&ex->statement, error->context);
+		ex->error_value = value_at_fault(q->statement, error->context);
 	}
-	if (replicas_again(ex, status != OK))
+}
+
+static void on_query_done(struct query *q, enum status status, const struct db_error *error)
+{
+	struct exchange *ex = CONTAINER_OF(q, struct exchange, query);
+	ex->query_out = false;
+	ex->query_done = true;
+	take_status(ex, q, status, error);
+	if (replicas_again(ex, q, status != OK))
 		ask_again(ex);
 	else
 		run(ex);
@@ -690,13 +695,13 @@ void exchange_query(struct exchange *ex, bool write)
 	submit(ex, &session, write);
 }
 
-void exchange_query_beside(struct exchange *ex, struct query *q)
+void exchange_query_beside(struct exchange *ex, struct query *q, struct pool *pool)
 {
 	q->session = exchange_session(ex);
 	q->deadline_us = ex->query_until_us ? ex->query_until_us : ex->deadline_us;
 	q->scrub = ex->runs_code;
 	q->group = ex->group;
-	pool_submit(ex->service->pool, q);
+	pool_submit(pool, q);
 }
 
 void exchange_give_up(struct exchange *ex)
@@ -812,6 +817,13 @@ enum next query_problem(struct exchange *ex)
 }
 
 /* --- the life of an exchange --- */
+enum status exchange_failed_beside(struct exchange *ex, const struct query *q, enum status status, const struct db_error *error)
+{
+	struct view detail;
+	take_status(ex, q, status, error);
+	return read_status(ex, &detail);
+}
+
 
 struct exchange *exchange_create(struct service *s)
 {

@@ -328,22 +328,23 @@ static bool is_the_clients(const struct exchange *ex)
 	return strncmp(ex->sqlstate, "22", 2) == 0 || strncmp(ex->sqlstate, "P0", 2) == 0;
 }
 
-bool replicas_again(struct exchange *ex, bool failed)
+bool replicas_again(struct exchange *ex, const struct query *q, bool failed)
 {
 	if (!ex->replica)
 		return false;
-	if (!failed && ex->query.lsn < ex->least_lsn)
-		return replicas_not_yet(ex);
-	if (!failed) {
-		ex->replica_lsn = ex->replica_lsn && ex->replica_lsn < ex->query.lsn ? ex->replica_lsn : ex->query.lsn;
+	if (!failed && q->lsn >= ex->least_lsn) {
+		ex->replica_lsn = ex->replica_lsn && ex->replica_lsn < q->lsn ? ex->replica_lsn : q->lsn;
 		ex->from_replica = true;
 		return false;
 	}
-	if (is_the_clients(ex) || ex->query_status == ERR_DEADLINE || loop_now_us(ex->service->loop) >= ex->deadline_us)
+	bool in_time = loop_now_us(ex->service->loop) < ex->deadline_us;
+	if (failed && (is_the_clients(ex) || ex->query_status == ERR_DEADLINE || !in_time))
 		return false;
-	ex->replicas_tried |= 1u << ex->replica->n;
-	/* A statement that was cancelled because of what is being replayed, a table that is not there yet, a lock. */
-	ex->of_primary |= ex->query_status != ERR_UNAVAILABLE;
+	if (failed)
+		ex->replicas_tried |= 1u << ex->replica->n;
+	/* It has not got so far; or a statement that was cancelled because of what is being replayed, a table that is not there
+	 * yet, a lock. */
+	ex->of_primary |= !failed || ex->query_status != ERR_UNAVAILABLE;
 	return true;
 }
 

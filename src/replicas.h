@@ -31,8 +31,9 @@ bool replicas_take_header(struct exchange *) MUST_CHECK;
 /* Where the exchange's read is to be asked, from now until its answer. */
 struct pool *replicas_pool(struct exchange *);
 
-/* A replica's answer that will not do: it is to be asked again, of replicas_pool(). `failed`: there was none, but an error. */
-bool replicas_again(struct exchange *, bool failed);
+/* A replica's answer that will not do: it is to be asked again, of replicas_pool(). `failed`: there was none, but an error,
+ * as ex->query_status and ex->sqlstate say. */
+bool replicas_again(struct exchange *, const struct query *, bool failed);
 
 /* What came will not do for a reason that only the caller knows: the same, of the primary. False: it was the primary's. */
 bool replicas_not_yet(struct exchange *);

@@ -1,6 +1,7 @@
 """Answers that come without a part that failed or took too long, where that is asked for; and never otherwise."""
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ SELECT composure.expose('public.team'), composure.expose('public.person', exact_
   composure.expose('public.note'), composure.expose('public.person', name => 'people', partial => true, methods => '{GET}'),
   composure.expose('public.scored', key => '{id}', optional => '{score,forecast,both}'),
   composure.expose('public.kept', cache => 'ttl=60, stale-if-error=600', deadline => '1500ms'),
+  composure.expose('public.kept', name => 'patient', cache => 'ttl=60, stale-if-error=600', deadline => '6s'),
   composure.expose('public.kept_pay', cache => 'ttl=60, stale-if-error=600');
 """
 
@@ -383,6 +385,45 @@ def test_what_is_true_in_part_is_better_than_what_was_true(people):
         stale = ask(people, uri, prefer=None, wait=None)
         assert stale.status == 200 and stale.json == {"id": 1, "name": "old", "kept_pay": [{"id": 1}]}
         assert "stale-if-error" in stale.headers["cache-status"]
+
+
+@contextmanager
+def cut_off(people, at_once):
+    """As soon as so many wait for a lock their connections are lost, and each time that they are asked again."""
+    over = threading.Event()
+
+    def cut():
+        session = people.database.connect()
+        begun = False
+        while not over.is_set():
+            with session.cursor() as cursor:
+                cursor.execute("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+                waiting = cursor.fetchall()
+                begun = begun or len(waiting) >= at_once
+                for pid in waiting if begun else ():
+                    cursor.execute("SELECT pg_terminate_backend(%s)", pid)
+            over.wait(0.01)
+        session.close()
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_what_is_nobodys_part_is_the_error_or_what_is_kept(people):
+    """The connections of the parts are lost, again and again: it is not their fault."""
+    uri = "/api/patient/2?select=id,name,a:kept_pay(id),b:kept_pay(id)"
+    wait_until(lambda: "hit" in ask(people, uri, wait=None).headers["cache-status"], "a hit")
+    people.sql("UPDATE public.kept SET name = 'second' WHERE id = 2")
+    wait_until(lambda: "hit" not in ask(people, uri, prefer=None, wait=None, Cache_Control="only-if-cached").headers["cache-status"], "the change")
+    with locked(people, "public.kept_pay"), cut_off(people, 2):
+        fails(ask(people, "/api/patient/1?select=id,a:kept_pay(id),b:kept_pay(id)", wait=None), 503, "database_unavailable")
+        kept = ask(people, uri, wait=None)
+    assert kept.status == 200 and kept.json["name"] == "two" and "stale-if-error" in kept.headers["cache-status"], kept.out
+    wait_until(lambda: ask(people, uri, wait=None).json["name"] == "second", "it to answer again")
 
 
 # --- with circuit breakers ---

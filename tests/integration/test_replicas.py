@@ -67,7 +67,7 @@ class Counter:
         self.before = self.now()
 
     def now(self):
-        return len(re.findall(r"execute [^:]*: SELECT .*users", self.server.process.output()))
+        return len(re.findall(r"execute [^:]*: SELECT .*(?:users|scored)", self.server.process.output()))
 
     def grown(self):
         return self.now() - self.before
@@ -312,6 +312,29 @@ def test_a_replica_that_goes_costs_its_readers_no_error(pair, workers, replica_o
     got = [one for r in readers for one in r.end()]
     assert {status for _, _, status in got} == {200}
     assert max(took for _, took, _ in got) < 4
+
+
+def test_parts_of_an_answer_are_asked_of_the_replica_too(pair, worker):
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    database.sql("""CREATE FUNCTION public.dear(s float8) RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM pg_sleep(s); RETURN 1; END$$;
+                    CREATE VIEW public.scored AS SELECT id, name, public.dear(30) AS score, public.dear(0) AS rank FROM public.users;
+                    GRANT SELECT ON public.scored TO api_user;
+                    SELECT composure.expose('public.scored', key => '{id}', optional => '{score,rank}', deadline => '3s')""")
+    replica.catch_up(primary)
+    made = worker(database, read_dsn=read_dsn(replica), key_grace_ms=60000)
+    settled(made, key, replica)
+
+    def partly():
+        answer = ask(made, "GET", "/api/scored/1", key, Prefer="partial")
+        assert (answer.status, answer.headers["composure-partial"]) == (200, "score;code=deadline_exceeded"), answer.out
+        assert json.loads(answer.body)["rank"] == 1
+    there, here = Counter(replica), Counter(primary)
+    partly()
+    assert there.grown() >= 3 and here.grown() == 0  # the whole, and each part
+    primary.kill()
+    wait_until(lambda: ask(made, "PATCH", "/api/users/1", key, {"name": "x"}).status == 503, "the primary to be away")
+    partly()
 
 
 def test_reads_go_on_while_the_primary_is_silent(pair, worker):
