@@ -67,6 +67,7 @@ struct service {
 	struct breaker *primary;     /* of PostgreSQL itself */
 	struct breaker_terms server_terms, resource_terms;
 	unsigned n_workers;          /* of this host, a second ago */
+	int64_t told_clock_us;       /* when the log was last told that the web server's clock may be wrong; 0: never */
 	struct accesslog *log;
 	struct exchange *spare;      /* ended ones, kept for the next */
 	struct exchange *waiting;    /* for the catalog */

@@ -23,7 +23,7 @@
 enum {
 	ARENA_BYTES_MAX = 16 << 20, /* of one request: mostly its body's JSON tree */
 	KEEP_BYTES = 256 << 10,     /* of buffers, for the next request */
-	WAITED_MAX_US = 600000000,  /* before it came to us; a clock that is wrong by more says nothing */
+	TELL_CLOCK_US = 60000000,   /* between two lines in the log of the web server's clock */
 };
 
 static void run(struct exchange *);
@@ -95,20 +95,40 @@ static enum next too_late(struct exchange *ex)
 	return problem(ex, ERR_OVERLOADED, VIEW("Its time was over before its turn came."));
 }
 
-/* What the web server says of when it came is believed where it is said that it does. */
+static bool is_probe(const struct exchange *ex)
+{
+	return ex->operation == OP_HEALTH || ex->operation == OP_READY;
+}
+
+/* A web server whose clock is behind makes every request a late one, and nobody else would say so. */
+static void tell_clock(struct exchange *ex, int64_t came_us, bool believed)
+{
+	struct service *s = ex->service;
+	int64_t now = loop_now_us(s->loop);
+	if (s->told_clock_us && now - s->told_clock_us < TELL_CLOCK_US)
+		return;
+	s->told_clock_us = now;
+	log_warn("X-Request-Start is %lld s ago%s", (long long)(epoch_us() - came_us) / 1000000,
+	         believed ? ", so the request is refused: its queue is long, or the web server's clock is off"
+	                  : ": the web server's clock is off, and the header is ignored");
+}
+
+/* What the web server says of when it came is believed where it is said that it does. A probe is of now. */
 static enum next take_times(struct exchange *ex)
 {
 	const struct settings *set = ex->service->settings;
 	struct view timeout = ex->request.header[HEADER_REQUEST_TIMEOUT], start = ex->request.header[HEADER_REQUEST_START];
-	int64_t came_us;
+	int64_t came_us, waited_us;
 	if (timeout.p && !timing_timeout(timeout, &ex->timeout_us))
 		return problem(ex, ERR_INVALID_HEADER, VIEW("X-Request-Timeout is a number of seconds, such as 2.5, or 300ms."));
-	if (set->request_start && start.p && timing_instant(start, &came_us)) {
-		int64_t waited_us = epoch_us() - came_us;
-		if (waited_us > 0)
-			ex->started_us -= waited_us < WAITED_MAX_US ? waited_us : WAITED_MAX_US;
-	}
-	return set_deadline(ex, set->deadline_ms * 1000) ? NEXT : too_late(ex);
+	bool told = set->request_start && start.p && !is_probe(ex) && timing_instant(start, &came_us);
+	bool believed = told && timing_waited(came_us, epoch_us(), &waited_us);
+	if (believed)
+		ex->started_us -= waited_us;
+	bool in_time = set_deadline(ex, set->deadline_ms * 1000);
+	if (told && !(believed && in_time))
+		tell_clock(ex, came_us, believed);
+	return in_time ? NEXT : too_late(ex);
 }
 
 static enum next step_parse(struct exchange *ex)
@@ -121,14 +141,14 @@ static enum next step_parse(struct exchange *ex)
 	ex->response.head_only = req->method == METHOD_HEAD;
 	if (st != OK)
 		return problem(ex, st, detail);
-	if (take_times(ex) == DONE)
-		return DONE;
-	if (!replicas_take_header(ex))
-		return problem(ex, ERR_INVALID_HEADER, VIEW("Composure-LSN is what an answer to a write had in it, such as 16/B374D848."));
 	if (view_eq(req->path, VIEW("/healthz")))
 		ex->operation = OP_HEALTH;
 	else if (view_eq(req->path, VIEW("/readyz")))
 		ex->operation = OP_READY;
+	if (take_times(ex) == DONE)
+		return DONE;
+	if (!replicas_take_header(ex))
+		return problem(ex, ERR_INVALID_HEADER, VIEW("Composure-LSN is what an answer to a write had in it, such as 16/B374D848."));
 	return NEXT;
 }
 
@@ -137,7 +157,7 @@ static enum next step_probe(struct exchange *ex)
 {
 	struct service *s = ex->service;
 	struct view why = VIEW_NONE;
-	if (ex->operation != OP_HEALTH && ex->operation != OP_READY)
+	if (!is_probe(ex))
 		return NEXT;
 	if (ex->request.method != METHOD_GET && ex->request.method != METHOD_HEAD) {
 		enum next n = problem(ex, ERR_METHOD_NOT_ALLOWED, VIEW_NONE);
@@ -797,6 +817,13 @@ static enum status read_status(const struct exchange *ex, struct view *detail)
 	return read_fault(ex->query_status);
 }
 
+enum status exchange_failed_beside(struct exchange *ex, const struct query *q, enum status status, const struct db_error *error)
+{
+	struct view detail;
+	take_status(ex, q, status, error);
+	return read_status(ex, &detail);
+}
+
 enum next query_problem(struct exchange *ex)
 {
 	if (catalog_is_stale(ex))
@@ -817,13 +844,6 @@ enum next query_problem(struct exchange *ex)
 }
 
 /* --- the life of an exchange --- */
-enum status exchange_failed_beside(struct exchange *ex, const struct query *q, enum status status, const struct db_error *error)
-{
-	struct view detail;
-	take_status(ex, q, status, error);
-	return read_status(ex, &detail);
-}
-
 
 struct exchange *exchange_create(struct service *s)
 {

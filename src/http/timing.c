@@ -2,7 +2,11 @@
 
 #include "http/timing.h"
 
-enum { DIGITS_MAX = 17 };
+enum {
+	DIGITS_MAX = 17,
+	WAITED_MAX_US = 600000000, /* which is the longest deadline, too */
+	AHEAD_MAX_US = 60000000,
+};
 
 /* "2.5": a whole part and millionths. Takes what it read off *v. */
 static bool decimal_of(struct view *v, int64_t *whole, int64_t *millionths)
@@ -38,6 +42,15 @@ bool timing_timeout(struct view v, int64_t *us)
 	if (t <= 0)
 		return false;
 	*us = t;
+	return true;
+}
+
+bool timing_waited(int64_t came_us, int64_t now_us, int64_t *us)
+{
+	int64_t waited_us = now_us - came_us;
+	if (waited_us > WAITED_MAX_US || waited_us < -AHEAD_MAX_US)
+		return false;
+	*us = waited_us > 0 ? waited_us : 0;
 	return true;
 }
 

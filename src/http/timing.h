@@ -16,6 +16,10 @@
 /* False: it is not one, or not above 0. */
 bool timing_timeout(struct view, int64_t *us) MUST_CHECK;
 
+/* How long what came then has waited (microseconds since 1970; *us: not below 0). False: that is longer than anything waits, or it
+ * is yet to come: the two clocks do not agree. */
+bool timing_waited(int64_t came_us, int64_t now_us, int64_t *us) MUST_CHECK;
+
 /* Microseconds since 1970. False: it is no instant between 2001 and 2286. */
 bool timing_instant(struct view, int64_t *us) MUST_CHECK;
 

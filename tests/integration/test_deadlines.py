@@ -80,6 +80,26 @@ def test_time_in_the_web_servers_queue_counts(ask, form):
     assert (cut.status, code(cut)) == (504, "deadline_exceeded") and cut.took < 0.6
 
 
+def test_a_web_server_whose_clock_is_wrong_refuses_nobody(fresh_database, worker):
+    made = worker(fresh_database, request_start=1, deadline_ms=2000)
+
+    def ask(uri, start):
+        with made.fcgi() as c:
+            return c.ask("GET", uri, {**auth(fresh_database.keys["demo"]), "X-Request-Start": f"t={start:.3f}"})
+    for off in (-3600, -86400 * 365, 3600):
+        assert ask("/api/users/1", time.time() + off).status == 200
+    assert made.output().count("clock is off") == 1  # not a line for each
+
+
+def test_probes_are_never_late(fresh_database, worker):
+    made = worker(fresh_database, request_start=1, deadline_ms=2000)
+    with made.fcgi() as c:
+        for uri in ("/healthz", "/readyz"):
+            assert c.ask("GET", uri, {"X-Request-Start": f"t={time.time() - 30:.3f}"}).status == 200
+        late = c.ask("GET", "/api/users/1", {"X-Request-Start": f"t={time.time() - 30:.3f}"})
+    assert late.status == 503 and "clock is off" in made.output()
+
+
 def test_it_counts_only_where_it_is_said_that_it_does(ask):
     one = ask()
     for start in (f"t={time.time() - 30:.3f}", "nonsense"):

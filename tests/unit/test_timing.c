@@ -58,6 +58,22 @@ static void what_is_no_instant_is_told(void **state)
 	assert_int_equal(us, 7);
 }
 
+static void what_waited_too_long_or_comes_from_the_future_is_a_wrong_clock(void **state)
+{
+	(void)state;
+	static const int64_t now = 1700000000000000, second = 1000000;
+	int64_t us = 7;
+	assert_true(timing_waited(now - 3 * second, now, &us));
+	assert_int_equal(us, 3 * second);
+	assert_true(timing_waited(now - 600 * second, now, &us));
+	assert_int_equal(us, 600 * second);
+	assert_true(timing_waited(now + 2 * second, now, &us));
+	assert_int_equal(us, 0);
+	assert_false(timing_waited(now - 601 * second, now, &us));
+	assert_false(timing_waited(now + 61 * second, now, &us));
+	assert_int_equal(us, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -65,6 +81,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_timeout_is_told),
 		cmocka_unit_test(an_instant_comes_in_three_units),
 		cmocka_unit_test(what_is_no_instant_is_told),
+		cmocka_unit_test(what_waited_too_long_or_comes_from_the_future_is_a_wrong_clock),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
