@@ -167,8 +167,7 @@ static void end_call(const struct exchange *ex, const struct breaker_call *call,
 /* While the server as a whole is silent nothing is learnt of what is asked of it. */
 static enum outcome learnt(const struct exchange *ex, enum outcome outcome)
 {
-	const struct service *s = ex->service;
-	return pool_reachable(s->pool, NULL) && !breaker_doubted(s->primary, clock_us()) ? outcome : OUTCOME_NONE;
+	return replicas_server_answers(ex) ? outcome : OUTCOME_NONE;
 }
 
 void guard_end(struct exchange *ex, bool answered)

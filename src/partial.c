@@ -229,6 +229,16 @@ static void free_rows(struct partial *p)
 	}
 }
 
+/* As if the exchange had asked for no more. */
+static void take_rows(struct exchange *ex, struct trial *t)
+{
+	ex->rows = t->rows;
+	t->rows = NULL;
+	ex->statement = t->statement;
+	if (t->pool == ex->service->pool)
+		ex->replica = NULL;
+}
+
 /* The rows of the only part that came are the answer; of several, they are asked for together. */
 static void settle(struct exchange *ex)
 {
@@ -241,14 +251,11 @@ static void settle(struct exchange *ex)
 	}
 	for (unsigned i = 0; i < p->n; i++) {
 		struct trial *t = &p->trial[i];
-		if (t->status == OK) {
-			ex->rows = t->rows;
-			t->rows = NULL;
-		}
+		if (t->status == OK)
+			take_rows(ex, t);
 	}
 	free_rows(p);
 	set_stage(ex, THE_PAGE);
-	ex->replica = NULL; /* nothing is asked again in its place: ex->query is another one's */
 	ex->query_status = OK;
 	ex->sqlstate[0] = '\0';
 	ex->query_done = true;

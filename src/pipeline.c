@@ -784,7 +784,7 @@ enum next exchange_anew(struct exchange *ex)
 {
 	/* A replica may not have got that far yet. */
 	if (replicas_not_yet(ex)) {
-		ask_again(ex);
+		exchange_query(ex, false);
 		return WAIT;
 	}
 	return ex->reloaded ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : begin_anew(ex);

@@ -14,6 +14,7 @@
 enum {
 	ASK_US = 100000,      /* between two questions to a replica how far it is */
 	ASK_OUT_US = 1000000, /* patience with one */
+	DOUBT_US = 300000,    /* nothing heard of it for so long: what it does not answer may be its own doing */
 	SILENT_US = 1000000,  /* nothing heard of it for so long: it is not read from, and what is out is asked elsewhere */
 	TRIES_MAX = 2,        /* of a read: replicas that may fail it before the primary is asked */
 	HEARD_LATE_US = 20000, /* see LATE_US of recall.c: later than that the feed is not followed */
@@ -177,9 +178,14 @@ static void ask(struct replica *r, int64_t now)
 	pool_submit(r->pool, &r->ask);
 }
 
+static int64_t silent_us(const struct replica *r, int64_t now)
+{
+	return now - progress_replica(r->all->service->progress, r->n).asked_us;
+}
+
 static bool is_silent(const struct replica *r, int64_t now)
 {
-	return now - progress_replica(r->all->service->progress, r->n).asked_us > SILENT_US;
+	return silent_us(r, now) > SILENT_US;
 }
 
 static bool primary_answers(const struct service *s, int64_t now)
@@ -346,6 +352,13 @@ bool replicas_again(struct exchange *ex, const struct query *q, bool failed)
 	 * yet, a lock. */
 	ex->of_primary |= !failed || ex->query_status != ERR_UNAVAILABLE;
 	return true;
+}
+
+bool replicas_server_answers(const struct exchange *ex)
+{
+	const struct replica *r = ex->replica;
+	int64_t now = clock_us();
+	return r ? silent_us(r, now) <= DOUBT_US && pool_reachable(r->pool, NULL) : primary_answers(ex->service, now);
 }
 
 bool replicas_heard(const struct exchange *ex)

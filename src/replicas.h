@@ -53,6 +53,9 @@ void replicas_headers(struct exchange *);
 /* Is there one for this read, whatever the primary does? */
 bool replicas_may_serve(struct exchange *);
 
+/* Does the server answer that was asked last, as far as is known: a replica, or the primary? */
+bool replicas_server_answers(const struct exchange *);
+
 /* Can any of them be read from, if the primary cannot be reached? */
 bool replicas_serve(const struct service *);
 

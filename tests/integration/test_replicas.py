@@ -10,6 +10,7 @@ import uuid
 import pytest
 from harness import fastcgi
 from harness.process import Home, wait_until
+from test_breakers import SQL, Host, open_it
 
 
 @pytest.fixture
@@ -335,6 +336,25 @@ def test_parts_of_an_answer_are_asked_of_the_replica_too(pair, worker):
     primary.kill()
     wait_until(lambda: ask(made, "PATCH", "/api/users/1", key, {"name": "x"}).status == 503, "the primary to be away")
     partly()
+
+
+def test_the_breaker_of_a_resource_closes_while_only_a_replica_answers(pair, worker):
+    primary, replica, database = pair
+    database.sql(SQL)
+    made = worker(database, read_dsn=read_dsn(replica), breaker_calls=6, breaker_open_ms=1000, breaker_open_max_ms=1000, key_grace_ms=60000)
+    at = Host(database, made)
+    replica.catch_up(primary)
+    wait_until(lambda: at.ask("/api/moods").status == 200, "an answer")
+    settled(made, at.keys[0], replica)
+    at.hangs(True)
+    replica.catch_up(primary)
+    open_it(at)
+    at.hangs(False)
+    replica.catch_up(primary)
+    primary.kill()
+    wait_until(lambda: ask(made, "PATCH", "/api/users/1", at.keys[0], {"name": "x"}).status == 503, "the primary to be away")
+    wait_until(lambda: at.ask("/api/moods").status == 200 and "closed" in at.breaker("moods reads"), "its breaker to close")
+    assert "closed" not in at.breaker("postgresql")
 
 
 def test_reads_go_on_while_the_primary_is_silent(pair, worker):
