@@ -26,7 +26,7 @@ struct replica {
 	char *dsn;
 	struct pool *pool;
 	struct query ask;
-	bool asking, silent;
+	bool asking, silent, foreign;
 	int64_t asked_us;
 };
 
@@ -157,7 +157,7 @@ static void on_asked(struct query *q, enum status status, const struct db_error 
 	(void)error;
 	r->asking = false;
 	if (status == OK && q->lsn)
-		progress_replayed(r->all->service->progress, r->n, q->lsn, r->asked_us);
+		progress_replayed(r->all->service->progress, r->n, q->lsn, r->asked_us, clock_us());
 }
 
 static void ask(struct replica *r, int64_t now)
@@ -193,6 +193,14 @@ static bool primary_answers(const struct service *s, int64_t now)
 	return pool_reachable(s->pool, NULL) && !breaker_doubted(s->primary, now);
 }
 
+static void tell_foreign(struct replica *r)
+{
+	bool was = r->foreign;
+	r->foreign = progress_replica(r->all->service->progress, r->n).foreign;
+	if (r->foreign && !was)
+		log_warn("replica %u has what the primary has not: it followed another one, and is not read from (pg_rewind)", r->n + 1);
+}
+
 void replicas_round(struct replicas *all, bool holding)
 {
 	struct service *s = all->service;
@@ -207,6 +215,8 @@ void replicas_round(struct replicas *all, bool holding)
 		/* Who asks it still may wait until its deadline. */
 		if (r->silent && !was_silent)
 			pool_give_up(r->pool, VIEW("a replica is silent"));
+		if (holding)
+			tell_foreign(r);
 		if ((holding || !pool_reachable(r->pool, NULL)) && (r->asking || now - r->asked_us >= ASK_US))
 			ask(r, now);
 	}

@@ -32,6 +32,8 @@ struct track {
 struct follower {
 	_Atomic uint64_t lsn;
 	_Atomic int64_t asked_us, as_of_us;
+	_Atomic int64_t answered_us;  /* the last to be written, and 0 meanwhile: what goes with it is one answer's */
+	_Atomic uint64_t foreign_lsn; /* a position that the primary had not reached afterwards; PROGRESS_NEVER: whichever it is in */
 };
 
 struct identity {
@@ -119,8 +121,10 @@ static void forget(struct progress *p)
 	atomic_store(&p->heard, 0);
 	atomic_store(&p->fine.n, 0);
 	atomic_store(&p->coarse.n, 0);
-	for (unsigned i = 0; i < PROGRESS_REPLICAS; i++)
+	for (unsigned i = 0; i < PROGRESS_REPLICAS; i++) {
+		atomic_store(&p->follower[i].foreign_lsn, PROGRESS_NEVER);
 		atomic_store(&p->follower[i].as_of_us, 0);
+	}
 	for (unsigned i = 0; i < IDENTITIES; i++)
 		atomic_store(&p->identity[i].lsn, 0);
 }
@@ -134,6 +138,22 @@ void progress_tell(struct progress *p, uint64_t lsn, int64_t asked_us)
 	raise_lsn(&p->told, lsn);
 }
 
+/* Nobody has replayed what the primary has not written: who had more before it was asked has it of another history, of a primary
+ * that was lost with it. Positions are all that is known here: reading timelines takes rights. */
+static void judge(struct follower *f, uint64_t lsn, int64_t asked_us)
+{
+	int64_t answered_us = atomic_load(&f->answered_us);
+	uint64_t theirs = atomic_load(&f->lsn);
+	if (!answered_us || answered_us >= asked_us || atomic_load(&f->answered_us) != answered_us)
+		return;
+	if (theirs > lsn) {
+		atomic_store(&f->foreign_lsn, theirs);
+		atomic_store(&f->as_of_us, 0);
+	} else if (atomic_load(&f->foreign_lsn) == PROGRESS_NEVER) {
+		atomic_store(&f->foreign_lsn, 0);
+	}
+}
+
 void progress_hear(struct progress *p, uint64_t lsn, int64_t asked_us)
 {
 	if (asked_us <= atomic_load(&p->heard_us))
@@ -142,6 +162,8 @@ void progress_hear(struct progress *p, uint64_t lsn, int64_t asked_us)
 	track_add(&p->fine, lsn, asked_us, FINE_US);
 	track_add(&p->coarse, lsn, asked_us, COARSE_US);
 	atomic_store(&p->heard_us, asked_us);
+	for (unsigned i = 0; i < PROGRESS_REPLICAS; i++)
+		judge(&p->follower[i], lsn, asked_us);
 }
 
 /* Equal is not enough: a commit is in the log before others can see it, and the poll may have looked in between. */
@@ -192,22 +214,32 @@ uint64_t progress_written(const struct progress *p, uint64_t identity, int64_t n
 
 /* --- replicas --- */
 
-void progress_replayed(struct progress *p, unsigned n, uint64_t lsn, int64_t asked_us)
+/* It stays where another history left it, however far the primary comes. */
+static bool is_foreign(const struct follower *f, uint64_t lsn)
+{
+	uint64_t foreign = atomic_load(&f->foreign_lsn);
+	return foreign == PROGRESS_NEVER || (foreign && foreign == lsn);
+}
+
+void progress_replayed(struct progress *p, unsigned n, uint64_t lsn, int64_t asked_us, int64_t now_us)
 {
 	assert(n < PROGRESS_REPLICAS);
 	struct follower *f = &p->follower[n];
 	int64_t as_of_us = track_find(&p->fine, lsn);
 	if (!as_of_us)
 		as_of_us = track_find(&p->coarse, lsn);
+	atomic_store(&f->answered_us, 0);
 	atomic_store(&f->lsn, lsn);
-	atomic_store(&f->as_of_us, as_of_us);
+	atomic_store(&f->as_of_us, is_foreign(f, lsn) ? 0 : as_of_us);
 	atomic_store(&f->asked_us, asked_us);
+	atomic_store(&f->answered_us, now_us);
 }
 
 struct progress_replica progress_replica(const struct progress *p, unsigned n)
 {
 	const struct follower *f = &p->follower[n];
-	return (struct progress_replica){ atomic_load(&f->lsn), atomic_load(&f->asked_us), atomic_load(&f->as_of_us) };
+	uint64_t lsn = atomic_load(&f->lsn), foreign = atomic_load(&f->foreign_lsn);
+	return (struct progress_replica){ lsn, atomic_load(&f->asked_us), atomic_load(&f->as_of_us), foreign && foreign == lsn };
 }
 
 static void put_lsn(FILE *f, const char *what, uint64_t lsn)
@@ -228,7 +260,9 @@ void progress_describe(const struct progress *p, FILE *f)
 		(void)fprintf(f, "replica     %u:", n + 1);
 		put_lsn(f, "", r.lsn);
 		(void)fprintf(f, ", asked %lld ms ago", (long long)(now - r.asked_us) / 1000);
-		if (r.as_of_us)
+		if (r.foreign)
+			(void)fprintf(f, ", it has what the primary has not\n");
+		else if (r.as_of_us)
 			(void)fprintf(f, ", as the primary was %lld ms ago\n", (long long)(now - r.as_of_us) / 1000);
 		else
 			(void)fprintf(f, ", how far behind is not known\n");

@@ -55,13 +55,14 @@ int64_t progress_heard_us(const struct progress *);
 void progress_saw(struct progress *, int64_t now_us);
 int64_t progress_seen_us(const struct progress *);
 
-/* What replica n said of itself when it was asked at asked_us. */
-void progress_replayed(struct progress *, unsigned n, uint64_t lsn, int64_t asked_us);
+/* What replica n said of itself when it was asked at asked_us; it is now_us. */
+void progress_replayed(struct progress *, unsigned n, uint64_t lsn, int64_t asked_us, int64_t now_us);
 
 struct progress_replica {
 	uint64_t lsn;     /* it has replayed that much; 0: not known */
 	int64_t asked_us; /* when it was asked, */
 	int64_t as_of_us; /* and what it has then is what the primary had at this time, or later; 0: nobody can say */
+	bool foreign;     /* it has what the primary has not: it followed another one */
 };
 
 struct progress_replica progress_replica(const struct progress *, unsigned n);

@@ -357,6 +357,31 @@ def test_the_breaker_of_a_resource_closes_while_only_a_replica_answers(pair, wor
     assert "closed" not in at.breaker("postgresql")
 
 
+def test_a_replica_that_is_ahead_of_the_new_primary_is_not_read_from(pair, worker, replica_of):
+    """What it has beyond was lost with the old primary, and never was for those who ask the new one."""
+    primary, ahead, database = pair
+    key = database.keys["demo"]
+    behind = replica_of(primary)
+    behind.catch_up(primary)
+    dsn = f"host={primary.sockets},{behind.sockets} dbname=own user=composure_worker target_session_attrs=read-write"
+    made = worker(database, dsn=dsn, read_dsn=read_dsn(ahead), key_grace_ms=60000)
+    settled(made, key, ahead)
+    behind.psql("postgres", "-c", "ALTER SYSTEM SET primary_conninfo = ''", "-c", "SELECT pg_reload_conf()")
+    wait_until(lambda: behind.value("SELECT count(*) FROM pg_stat_wal_receiver") == 0, "one of them to be cut off")
+    for _ in range(5):
+        database.sql("UPDATE public.payments SET amount = amount + 1")
+    behind_our_back(database, 7, "Lost")
+    ahead.catch_up(primary)
+    primary.kill()
+    behind.promote()
+    wait_until(lambda: ask(made, "PATCH", "/api/users/7", key, {"name": "Kept"}).status == 200, "a write", 10)
+    wait_until(lambda: name_of(made, key, 7) == "Kept", "what was written", 5)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert name_of(made, key, 7) == "Kept"
+    assert "replica 1 has what the primary has not" in made.output()
+
+
 def test_reads_go_on_while_the_primary_is_silent(pair, worker):
     primary, replica, database = pair
     key = database.keys["demo"]

@@ -35,11 +35,11 @@ static void a_replica_is_as_old_as_the_newest_position_it_has(void **state)
 	(void)state;
 	for (int i = 1; i <= 100; i++)
 		progress_hear(p, (uint64_t)i * 1000, (int64_t)i * 25 * MS);
-	progress_replayed(p, 0, 100000, 2600 * MS);
+	progress_replayed(p, 0, 100000, 2600 * MS, 2600 * MS);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 100 * 25 * MS);
-	progress_replayed(p, 0, 50999, 2600 * MS);
+	progress_replayed(p, 0, 50999, 2600 * MS, 2600 * MS);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 50 * 25 * MS);
-	progress_replayed(p, 0, 999, 2600 * MS);
+	progress_replayed(p, 0, 999, 2600 * MS, 2600 * MS);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 0);
 	assert_int_equal(progress_replica(p, 0).asked_us, 2600 * MS);
 	assert_int_equal(progress_replica(p, 1).asked_us, 0);
@@ -49,9 +49,9 @@ static void where_nothing_is_written_a_replica_stays_young(void **state)
 {
 	(void)state;
 	progress_hear(p, 5000, 1 * S);
-	progress_replayed(p, 0, 5000, 1 * S);
+	progress_replayed(p, 0, 5000, 1 * S, 1 * S);
 	progress_hear(p, 5000, 100 * S);
-	progress_replayed(p, 0, 5000, 100 * S);
+	progress_replayed(p, 0, 5000, 100 * S, 100 * S);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 100 * S);
 }
 
@@ -59,10 +59,10 @@ static void the_head_of_a_page_is_not_waited_for(void **state)
 {
 	(void)state;
 	progress_hear(p, 3 * 8192 + 40, 1 * S);
-	progress_replayed(p, 0, 3 * 8192, 1 * S);
+	progress_replayed(p, 0, 3 * 8192, 1 * S, 1 * S);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 1 * S);
 	progress_hear(p, 3 * 8192 + 48, 2 * S);
-	progress_replayed(p, 0, 3 * 8192, 2 * S);
+	progress_replayed(p, 0, 3 * 8192, 2 * S, 2 * S);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 1 * S);
 }
 
@@ -71,7 +71,7 @@ static void half_an_hour_is_known_to_ten_seconds(void **state)
 	(void)state;
 	for (int64_t i = 1; i <= 1800 * 10; i++)
 		progress_hear(p, (uint64_t)i * 100, i * 100 * MS);
-	progress_replayed(p, 0, 900 * 10 * 100, 1800 * S);
+	progress_replayed(p, 0, 900 * 10 * 100, 1800 * S, 1800 * S);
 	int64_t as_of = progress_replica(p, 0).as_of_us;
 	assert_in_range(as_of, 890 * S, 900 * S);
 }
@@ -132,14 +132,41 @@ static void another_history_begins_from_nothing(void **state)
 	progress_tell(p, 9000, 1 * S);
 	progress_hear(p, 9000, 1 * S);
 	progress_wrote(p, 1, 9000, 1 * S);
-	progress_replayed(p, 0, 9000, 1 * S);
+	progress_replayed(p, 0, 9000, 1 * S, 1 * S);
 	progress_tell(p, 100, 2 * S);
 	assert_int_equal(progress_told(p, 2 * S), 100);
 	assert_int_equal(progress_written(p, 1, 2 * S), 0);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 0);
 	progress_hear(p, 100, 2 * S);
-	progress_replayed(p, 0, 100, 2 * S);
+	progress_replayed(p, 0, 100, 3 * S, 3 * S);
 	assert_int_equal(progress_replica(p, 0).as_of_us, 2 * S);
+	progress_replayed(p, 1, 100, 3 * S, 3 * S); /* nothing was known of it before: it may have more in a moment */
+	assert_int_equal(progress_replica(p, 1).as_of_us, 0);
+	progress_hear(p, 110, 4 * S);
+	progress_replayed(p, 1, 110, 5 * S, 5 * S);
+	assert_int_equal(progress_replica(p, 1).as_of_us, 4 * S);
+}
+
+static void who_is_ahead_of_the_primary_is_of_another_history(void **state)
+{
+	(void)state;
+	progress_hear(p, 1000, 1 * S);
+	progress_replayed(p, 0, 5000, 2 * S, 2 * S);
+	progress_replayed(p, 1, 1100, 2 * S, 4 * S);
+	assert_int_equal(progress_replica(p, 0).as_of_us, 1 * S); /* the primary may have been there by then */
+	progress_hear(p, 1050, 3 * S);
+	assert_int_equal(progress_replica(p, 0).as_of_us, 0);
+	assert_true(progress_replica(p, 0).foreign);
+	assert_int_equal(progress_replica(p, 1).as_of_us, 1 * S); /* it answered after the primary was asked */
+	assert_false(progress_replica(p, 1).foreign);
+	/* It stays there, and the primary comes by. */
+	progress_hear(p, 9000, 5 * S);
+	progress_replayed(p, 0, 5000, 6 * S, 6 * S);
+	assert_int_equal(progress_replica(p, 0).as_of_us, 0);
+	/* It was taken back to where both agree, and follows. */
+	progress_replayed(p, 0, 9000, 7 * S, 7 * S);
+	assert_int_equal(progress_replica(p, 0).as_of_us, 5 * S);
+	assert_false(progress_replica(p, 0).foreign);
 }
 
 int main(void)
@@ -154,6 +181,7 @@ int main(void)
 		progress_test(a_position_is_heard_when_the_log_has_gone_on),
 		progress_test(the_primary_was_last_seen_when_anybody_saw_it),
 		progress_test(another_history_begins_from_nothing),
+		progress_test(who_is_ahead_of_the_primary_is_of_another_history),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
