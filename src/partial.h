@@ -3,7 +3,8 @@
  * The whole is asked for first, within half of the time that is left. If that fails, each part (query/parts.h) is asked for
  * beside the page alone, all at the same time; then the page with what came of them; then the page. Each of these but the
  * last has half of what is then left. With one part there is nothing to find out: the page is asked for at once. So a
- * request sends at most parts + 3 statements, and no more than two where the answer has one part.
+ * request sends at most parts + 3 statements, and no more than two where the answer has one part; those of a replica that fails
+ * them once more each.
  */
 #ifndef COMPOSURE_PARTIAL_H
 #define COMPOSURE_PARTIAL_H

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "cache/store.h"
 #include "cors.h"
 #include "guard.h"
 #include "http/media.h"
@@ -152,7 +153,25 @@ static enum next step_parse(struct exchange *ex)
 	return NEXT;
 }
 
-/* Alive says that the loop turns; ready, that a request could be served, and else why not. */
+static int64_t outlives_us(const struct cache_policy *p)
+{
+	return p->ttl_us <= 0 ? 0 : p->if_error_us > p->revalidate_us ? p->if_error_us : p->revalidate_us;
+}
+
+/* Does anything that is kept serve without PostgreSQL, as long after the last word of the feed as this? */
+static bool kept_serves(const struct service *s)
+{
+	const struct catalog *c = s->catalog;
+	int64_t beat = watch_heartbeat_ms(s->watch), most_us = 0;
+	for (unsigned i = 0; i < c->n_resources; i++)
+		most_us = outlives_us(&c->resources[i].policy) > most_us ? outlives_us(&c->resources[i].policy) : most_us;
+	for (unsigned i = 0; i < c->n_functions; i++)
+		most_us = outlives_us(&c->functions[i].policy) > most_us ? outlives_us(&c->functions[i].policy) : most_us;
+	return beat && store_bytes_max(s->store) > 0 && watch_clock_ms() - beat < most_us / 1000;
+}
+
+/* Alive says that the loop turns; ready, that a request could be served, and else why not. A host that gives what it keeps, and
+ * refuses the rest at once, is worth more than none: PostgreSQL is away for all of them at the same time. */
 static enum next step_probe(struct exchange *ex)
 {
 	struct service *s = ex->service;
@@ -164,10 +183,11 @@ static enum next step_probe(struct exchange *ex)
 		response_header(&ex->response, VIEW("Allow"), VIEW("GET, HEAD"));
 		return n;
 	}
-	bool good = true, writes = true;
+	bool good = true, writes = true, reads = true;
 	if (ex->operation == OP_READY) {
 		writes = pool_reachable(s->pool, NULL);
-		good = s->catalog && (writes || replicas_serve(s));
+		reads = writes || replicas_serve(s);
+		good = s->catalog && (reads || kept_serves(s));
 		why = s->catalog ? VIEW("PostgreSQL cannot be reached.") : watcher_why(s->watcher);
 	}
 	if (!good)
@@ -179,6 +199,7 @@ static enum next step_probe(struct exchange *ex)
 	bool shared = region_is_shared(s->region) && watch_is_shared(s->watch);
 	buf_view_put(&ex->response.body,
 	             ex->operation == OP_HEALTH ? VIEW("{\"status\":\"alive\"}\n")
+	             : !reads  ? VIEW("{\"status\":\"ready\",\"note\":\"PostgreSQL cannot be reached: what is kept is served, all else fails.\"}\n")
 	             : !writes ? VIEW("{\"status\":\"ready\",\"note\":\"The primary cannot be reached: replicas are read, and writes fail.\"}\n")
 	             : shared                   ? VIEW("{\"status\":\"ready\"}\n")
 	                      : VIEW("{\"status\":\"ready\",\"note\":\"Memory is not shared with other workers: see the log.\"}\n"));

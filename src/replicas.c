@@ -279,28 +279,25 @@ static uint64_t identity_of(const struct exchange *ex)
 	return generation_tag(VIEW("identity"), ex->principal.key_id);
 }
 
-static uint64_t least_lsn(const struct exchange *ex, int64_t now)
+static uint64_t least_lsn(const struct exchange *ex)
 {
-	uint64_t own = progress_written(ex->service->progress, identity_of(ex), now);
+	uint64_t own = progress_written(ex->service->progress, identity_of(ex), loop_now_us(ex->service->loop));
 	return own > ex->seen_lsn ? own : ex->seen_lsn;
 }
 
 /* The one with the least to do; of equals the next one. */
-static struct replica *choose(struct exchange *ex)
+static struct replica *choose(const struct exchange *ex, uint64_t least)
 {
 	struct replicas *all = ex->service->replicas;
 	int64_t now = loop_now_us(ex->service->loop), most_us = most_lag_us(ex);
 	struct replica *best = NULL;
-	ex->least_lsn = least_lsn(ex, now);
 	for (unsigned i = 0; most_us > 0 && i < all->n; i++) {
 		struct replica *r = &all->replica[(all->turn + i) % all->n];
-		if ((ex->replicas_tried & 1u << r->n) || !may_serve(r, ex->least_lsn, most_us, now))
+		if ((ex->replicas_tried & 1u << r->n) || !may_serve(r, least, most_us, now))
 			continue;
 		if (!best || pool_in_use(r->pool) < pool_in_use(best->pool))
 			best = r;
 	}
-	if (best)
-		all->turn = best->n + 1;
 	return best;
 }
 
@@ -309,9 +306,9 @@ static bool is_read(const struct exchange *ex)
 	return ex->resource && (ex->operation == OP_PAGE || ex->operation == OP_ITEM);
 }
 
-bool replicas_may_serve(struct exchange *ex)
+bool replicas_may_serve(const struct exchange *ex)
 {
-	return ex->service->replicas->n && is_read(ex) && choose(ex);
+	return ex->service->replicas->n && is_read(ex) && choose(ex, least_lsn(ex));
 }
 
 static unsigned count_tried(const struct exchange *ex)
@@ -323,9 +320,14 @@ struct pool *replicas_pool(struct exchange *ex)
 {
 	struct service *s = ex->service;
 	ex->replica = NULL;
-	if (s->replicas->n && is_read(ex) && !ex->of_primary && count_tried(ex) < TRIES_MAX)
-		ex->replica = choose(ex);
-	return ex->replica ? ex->replica->pool : s->pool;
+	if (s->replicas->n && is_read(ex) && !ex->of_primary && count_tried(ex) < TRIES_MAX) {
+		ex->least_lsn = least_lsn(ex);
+		ex->replica = choose(ex, ex->least_lsn);
+	}
+	if (!ex->replica)
+		return s->pool;
+	s->replicas->turn = ex->replica->n + 1;
+	return ex->replica->pool;
 }
 
 /* --- what came of it --- */

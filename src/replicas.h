@@ -4,8 +4,8 @@
  * among those that are not further behind than is allowed; all else is the primary's. Whoever holds the watch asks each of
  * them ten times a second how far it has come, and all workers of the host read that in the region (shm/progress.h).
  *
- * What a replica cannot answer, or has not got yet, is asked once more of another one or of the primary: a replica that fails
- * costs its clients nothing but time.
+ * What a replica cannot answer, or has not got yet, is asked of another one or of the primary, three of them at most: a replica
+ * that fails costs its clients nothing but time.
  */
 #ifndef COMPOSURE_REPLICAS_H
 #define COMPOSURE_REPLICAS_H
@@ -51,7 +51,7 @@ void replicas_wrote(struct exchange *, uint64_t lsn);
 void replicas_headers(struct exchange *);
 
 /* Is there one for this read, whatever the primary does? */
-bool replicas_may_serve(struct exchange *);
+bool replicas_may_serve(const struct exchange *);
 
 /* Does the server answer that was asked last, as far as is known: a replica, or the primary? */
 bool replicas_server_answers(const struct exchange *);

@@ -66,6 +66,31 @@ def test_what_was_read_before_a_restart_serves_the_next_outage(own_cluster, own_
     assert answer.status == 200 and "stale-if-error" in answer.headers["cache-status"], answer.head
 
 
+def test_a_worker_is_ready_as_long_as_what_it_keeps_may_serve(own_cluster, own_database, worker):
+    """A load balancer that takes all hosts out would take what is kept with them."""
+    made, key = worker(own_database), own_database.keys["demo"]
+
+    def ready():
+        with made.fcgi() as c:
+            return c.ask("GET", "/readyz")
+
+    def expose(policy):
+        own_database.sql("SELECT composure.expose('public.users', cache => %s)", policy)
+        wait_until(lambda: policy.partition(",")[0] in ask(made, "/api/users/7", key).headers["cache-control"], "the policy to be known")
+        wait_until(lambda: "hit" in ask(made, "/api/users/7", key).headers["cache-status"], "a hit")
+    for other in ("payments", "countries", "currencies"):
+        own_database.sql("SELECT composure.unexpose(%s)", other)
+    for policy, status in (("max-age=7, ttl=60, stale-if-error=600", 200), ("max-age=8, ttl=60", 503), ("max-age=9, ttl=60, stale-if-error=3", 503)):
+        expose(policy)
+        assert b"note" not in ready().body
+        own_cluster.stop()
+        wait_until(lambda: (r := ready()).status == status and (b"what is kept" in r.body) == (status == 200), f"{policy}: {status}")
+        if status == 200:
+            assert ask(made, "/api/users/7", key).status == 200
+        own_cluster.start()
+        wait_until(lambda: ready().status == 200 and b"note" not in ready().body, "it to be ready again")
+
+
 def test_postgresql_that_stands_still_costs_no_more_than_the_deadline(own_cluster, own_database, worker):
     made = worker(own_database, deadline_ms=500)
     pid, key = made.processes[0].pid, own_database.keys["demo"]
