@@ -535,8 +535,6 @@ static void too_large(struct exchange *ex)
 /* Nobody will hear what it changed, if it did: all that it could have. */
 static void may_have_written(struct exchange *ex)
 {
-	if (exchange_reads(ex))
-		return;
 	replicas_wrote(ex, 0);
 	recall_written(ex, NULL);
 }

@@ -330,7 +330,8 @@ static void on_failed(void *context, struct tx *tx, enum status status, int mark
 	struct writing *w = writing(ex);
 	(void)tx;
 	ex->tx = NULL;
-	ex->query_status = status;
+	/* A call by GET changes nothing that could be unknown. */
+	ex->query_status = status == ERR_OUTCOME_UNKNOWN && exchange_reads(ex) ? ERR_UNAVAILABLE : status;
 	ex->sqlstate[0] = '\0';
 	ex->error_message = w->error_column = VIEW_NONE;
 	if (error && !error->no_writes) {
@@ -898,7 +899,7 @@ static enum next failed(struct exchange *ex)
 
 bool writing_unknown(const struct exchange *ex)
 {
-	return (ex->write && ex->write->unknown) || (ex->tx && tx_committing(ex->tx));
+	return !exchange_reads(ex) && ((ex->write && ex->write->unknown) || (ex->tx && tx_committing(ex->tx)));
 }
 
 void writing_end(struct exchange *ex)

@@ -55,6 +55,15 @@ def test_it_cannot_have_more_than_the_resource_allows(ask):
     assert answer.took < 2
 
 
+def test_a_call_by_get_writes_nothing_that_nobody_knows_of(fresh_database, worker):
+    fresh_database.sql("""CREATE FUNCTION public.later() RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM pg_sleep(5); RETURN 1; END$$;
+                          GRANT EXECUTE ON FUNCTION public.later() TO api_user;
+                          SELECT composure.expose_function('public.later()', deadline => '200ms')""")
+    with worker(fresh_database).fcgi() as c:
+        answer = c.ask("GET", "/api/rpc/later", auth(fresh_database.keys["demo"]))
+    assert (answer.status, code(answer)) == (504, "deadline_exceeded"), answer.out
+
+
 @pytest.mark.parametrize("wrong", ["0", "soon", "-1", "1 h", "1,5"])
 def test_what_is_no_time_is_refused(ask, wrong):
     answer = ask()("/api/users/1", X_Request_Timeout=wrong)

@@ -2,6 +2,7 @@
 in it."""
 
 import json
+import os
 import signal
 import threading
 import time
@@ -64,6 +65,18 @@ def test_what_was_read_before_a_restart_serves_the_next_outage(own_cluster, own_
     own_cluster.stop()
     answer = ask(made, "/api/users/7", key)
     assert answer.status == 200 and "stale-if-error" in answer.headers["cache-status"], answer.head
+
+
+def test_a_call_by_get_whose_connection_is_lost_is_no_unknown_outcome(own_cluster, own_database, worker):
+    """It changes nothing: it is made again, or refused."""
+    own_database.sql("""CREATE FUNCTION public.later() RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM pg_sleep(1); RETURN 7; END$$;
+                        GRANT EXECUTE ON FUNCTION public.later() TO api_user; SELECT composure.expose_function('public.later()')""")
+    made = worker(own_database)
+    asker = Asker(made, "/api/rpc/later", own_database.keys["demo"])
+    sleeping = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    os.kill(wait_until(lambda: own_database.sql(sleeping), "the call")[0][0], signal.SIGKILL)
+    wait_until(lambda: asker.got, "its answer")
+    assert asker.end()[0][2] in (200, 503)
 
 
 def test_a_worker_is_ready_as_long_as_what_it_keeps_may_serve(own_cluster, own_database, worker):
