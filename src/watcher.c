@@ -543,6 +543,7 @@ static void on_tick(struct timer *t)
 		pool_not_run(s->pool);
 	look_at_watch(w);
 	replicas_round(s->replicas, w->holding);
+	pool_round(s->pool);
 	if (w->holding)
 		look_for_silence(w);
 	if (now >= w->next_round_us) {

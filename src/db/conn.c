@@ -24,6 +24,10 @@ enum conn_state { CLOSED, OPENING, RESOLVING, STARTING, CONNECTING, READY };
 
 enum { WHY_MAX = 512 };
 
+/* What was sent and is not even acknowledged for so long goes nowhere: a host that is gone, a flow that a firewall forgot. The kernel
+ * of a server that is frozen, or busy, does acknowledge it. */
+#define GONE_AFTER_MS "5000"
+
 struct conn {
 	enum conn_state state;
 	struct loop *loop;
@@ -36,9 +40,12 @@ struct conn {
 	struct task broken;        /* libpq refused a call: close from the loop */
 	struct resolve *resolving;
 	struct hosts hosts;        /* whom to ask, */
+	unsigned first;            /* beginning with which, */
 	unsigned tried, turns;     /* how many were asked since conn_open(), and how many are at most, */
 	int64_t open_until_us;     /* until when, */
 	char why[WHY_MAX];         /* and why it was in vain */
+	bool picks;                /* which kind of server is wanted is said */
+	unsigned host;             /* the number of the one that it was connected to last */
 	bool no_writes;            /* the server turned out to take none */
 	bool reading;              /* inside the result walk */
 
@@ -196,6 +203,12 @@ bool conn_took_no_writes(const struct conn *c)
 	return c->no_writes;
 }
 
+void conn_mistrust(struct conn *c)
+{
+	if (c->state == READY && c->picks && c->options.first)
+		*c->options.first = c->host + 1;
+}
+
 int conn_server_version(const struct conn *c)
 {
 	return c->pg ? PQserverVersion(c->pg) : 0;
@@ -257,6 +270,7 @@ static void connect_to(struct conn *c, const PQconninfoOption *given, const stru
 	struct keywords k = { .n = 0 };
 	keyword(&k, "fallback_application_name", "composure");
 	keyword(&k, "gssencmode", "disable"); /* its negotiation looks names up and may block */
+	keyword(&k, "tcp_user_timeout", GONE_AFTER_MS);
 	for (const PQconninfoOption *o = given; o->keyword; o++)
 		if (o->val)
 			keyword(&k, o->keyword, o->val);
@@ -295,7 +309,7 @@ static void next_host(struct conn *c, struct view why)
 
 static unsigned host_number(const struct conn *c)
 {
-	return ((c->options.first ? *c->options.first : 0) + c->tried) % c->hosts.n;
+	return (c->first + c->tried) % c->hosts.n;
 }
 
 /* The one whose turn it is, for its share of what is left. */
@@ -311,7 +325,8 @@ static void start(struct conn *c)
 	}
 	int64_t now = loop_now_us(c->loop);
 	const char *wanted = option_value(given, "target_session_attrs");
-	bool twice = c->hosts.n > 1 && wanted && strcmp(wanted, "prefer-standby") == 0;
+	c->picks = c->hosts.n > 1 && wanted && strcmp(wanted, "any") != 0;
+	bool twice = c->picks && strcmp(wanted, "prefer-standby") == 0;
 	c->turns = c->hosts.n ? c->hosts.n * (twice ? 2 : 1) : 1;
 	loop_timer_set(c->loop, &c->timeout, now + (c->open_until_us - now) / (c->turns - c->tried));
 	c->state = CONNECTING;
@@ -365,6 +380,7 @@ void conn_open(struct conn *c)
 	assert(c->state == CLOSED);
 	c->state = OPENING;
 	c->tried = 0;
+	c->first = c->options.first ? *c->options.first : 0;
 	c->why[0] = '\0';
 	c->no_writes = false;
 	c->open_until_us = loop_now_us(c->loop) + c->options.connect_timeout_us;
@@ -402,8 +418,9 @@ static void opened(struct conn *c)
 		conn_close(c, first_line(PQerrorMessage(c->pg)));
 		return;
 	}
+	c->host = c->hosts.n ? host_number(c) : 0;
 	if (c->options.first && c->hosts.n)
-		*c->options.first = host_number(c);
+		*c->options.first = c->host;
 	c->tried = 0;
 	c->state = READY;
 	c->owner.ready(c->owner.context, c);
@@ -638,11 +655,11 @@ static bool must_forget(const struct segment *s)
 	return false;
 }
 
-/* The next connection is to be another server's. */
+/* The next connection is to be another server's, whoever else finds out the same. */
 static void renounce(struct conn *c)
 {
-	if (!c->no_writes && c->options.first)
-		++*c->options.first;
+	if (c->options.first)
+		*c->options.first = c->host + 1;
 	c->no_writes = true;
 	broken(c);
 }

@@ -102,6 +102,10 @@ unsigned conn_segments(const struct conn *);
 /* It was, or is about to be, closed because its server refused to write. Until conn_open(). */
 bool conn_took_no_writes(const struct conn *);
 
+/* The server that it leads to, or led to, is silent. Where the string says what kind of server is wanted, and others are turned away,
+ * whoever connects next begins with the one behind it. */
+void conn_mistrust(struct conn *);
+
 /* What the server says it is: 150018; 0 while not connected. */
 int conn_server_version(const struct conn *);
 

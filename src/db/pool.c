@@ -42,6 +42,7 @@ enum {
 	SETTLED_US = 1000000, /* a connection that is lost sooner counts as one that could not be made */
 	VITAL_US = 20000,     /* that a vital query waits before it gets a connection of its own */
 	LOOK_US = 50000,      /* between two looks whether the breaker lets an attempt through */
+	DEAD_US = 300000,     /* no answer for so long after somebody has heard of the server again */
 	NOT_RUN_US = 50000,   /* after a gap like that nothing is known of the silence of others */
 	DOWN_WAITING = 64,    /* queries that may wait for the next attempt while PostgreSQL is down */
 	CLASSES_KEPT = 1024,
@@ -141,6 +142,9 @@ struct pool {
 	int64_t lost_us;          /* when the last connection was lost */
 	unsigned n_ready;         /* connections that stand */
 	int64_t answered_us;      /* when something came from PostgreSQL last */
+	uint64_t openings;        /* of the breaker, that were seen */
+	int64_t doubted_us;       /* what stood then may be dead; 0: nothing is in doubt */
+	int64_t well_us;          /* since when the breaker is closed again; 0: it is open */
 
 	int64_t light_us;         /* that a quarter of all statements stay below, lately */
 	int64_t usual_us;         /* that the oldest segment of a shared connection is out */
@@ -684,6 +688,33 @@ void pool_release(struct pool *p, struct query *q)
 
 /* --- connections --- */
 
+static bool is_idle(const struct slot *s)
+{
+	return conn_is_ready(s->conn) && !s->head && !s->held;
+}
+
+/* It stood when the server fell silent, and nothing has come since. */
+static bool in_doubt(const struct slot *s)
+{
+	return s->ready_us && s->ready_us <= s->pool->doubted_us;
+}
+
+static bool any_in_doubt(const struct pool *p)
+{
+	bool any = false;
+	for (unsigned i = 0; i < p->n_all; i++)
+		any |= in_doubt(&p->slots[i]);
+	return any;
+}
+
+static bool any_certain(const struct pool *p)
+{
+	bool any = false;
+	for (unsigned i = 0; i < p->n_all; i++)
+		any |= p->slots[i].ready_us && !in_doubt(&p->slots[i]);
+	return any;
+}
+
 static bool any_alive(const struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_all; i++)
@@ -753,7 +784,7 @@ static void attempted(struct slot *slot, enum outcome outcome)
 {
 	struct pool *p = slot->pool;
 	/* Others stand: it is not the server that is away. */
-	if (outcome == OUTCOME_BAD && p->n_ready)
+	if (outcome == OUTCOME_BAD && any_certain(p))
 		outcome = OUTCOME_NONE;
 	if (slot->attempting && breaker_ended(&slot->attempt, p->options.breaker_terms, outcome, 0, loop_now_us(p->loop)))
 		log_warn("postgresql: the circuit breaker opens: it is asked again by few, and now and then");
@@ -780,8 +811,11 @@ static void on_ready(void *context, struct conn *c)
 static void on_progress(void *context, struct conn *c)
 {
 	(void)c;
-	struct pool *p = ((struct slot *)context)->pool;
+	struct slot *slot = context;
+	struct pool *p = slot->pool;
 	heard(p);
+	if (in_doubt(slot))
+		p->doubted_us = 0; /* what it was connected to lives, and all others lead there, too */
 	if (p->n_waiting)
 		wake(p);
 }
@@ -807,8 +841,8 @@ static void tell_why(struct pool *p, struct view why)
 /* The others lead to the same server, which takes no writes any more; those that are at work find out by themselves. */
 static void close_idle(struct pool *p)
 {
-	for (unsigned i = 0; i < p->n_slots; i++)
-		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head && !p->slots[i].held)
+	for (unsigned i = 0; i < p->n_all; i++)
+		if (is_idle(&p->slots[i]))
 			conn_close(p->slots[i].conn, view_of(p->why));
 }
 
@@ -897,7 +931,7 @@ static bool slot_is_shared(const struct slot *s, int64_t now)
 static struct slot *idle_slot(struct pool *p)
 {
 	for (unsigned i = 0; i < p->n_slots; i++)
-		if (conn_is_ready(p->slots[i].conn) && !p->slots[i].head && !p->slots[i].held && !p->slots[i].dirty)
+		if (is_idle(&p->slots[i]) && !p->slots[i].dirty)
 			return &p->slots[i];
 	return NULL;
 }
@@ -1274,10 +1308,78 @@ static void flush_vital(struct pool *p, int64_t now)
 		return;
 	if (conn_is_closed(spare->conn)) {
 		attempt(p, spare, now);
-	} else if (conn_is_ready(spare->conn) && !spare->head && !spare->held && !spare->dirty) {
+	} else if (is_idle(spare) && !spare->dirty) {
 		unwait(p, q);
 		if (!send_alone(p, spare, q))
 			refuse(p, q);
+	}
+}
+
+/* --- silence of the server ---
+ *
+ * It may be slow or frozen, and then whatever stands will go on; or it is gone without a word and another one has taken its place,
+ * and then nobody will ever answer there. Which of the two shows when it is heard of again, by any worker: who lives has answered
+ * soon after that. */
+
+/* A Sync alone. Nothing else is sent there before it is answered, however long that takes. */
+static void knock(struct pool *p, struct slot *slot)
+{
+	struct batch *b = batch_start(p, slot, false, INT64_MAX - GRACE_US);
+	if (!b)
+		return;
+	b->exclusive = true;
+	conn_sync(slot->conn, &b->segment);
+}
+
+static void doubt(struct pool *p, int64_t now)
+{
+	struct slot *spare = &p->slots[p->n_slots];
+	p->doubted_us = now;
+	p->well_us = 0;
+	for (unsigned i = 0; i < p->n_slots; i++) {
+		struct slot *s = &p->slots[i];
+		conn_mistrust(s->conn);
+		if (is_idle(s))
+			knock(p, s);
+	}
+	if (in_doubt(spare) && !spare->held && !(spare->head && spare->head->write))
+		conn_close(spare->conn, VIEW("silent: who is there is found out anew"));
+}
+
+/* A connection of its own finds out who is there: the others may all be out. */
+static void scout(struct pool *p, int64_t now, int64_t wait_us)
+{
+	struct slot *spare = &p->slots[p->n_slots];
+	if (conn_is_closed(spare->conn) && wait_us == 0 && p->retry_us <= now)
+		attempt(p, spare, now);
+}
+
+/* Writes whose commit was out end as unknown, reads are asked once more. */
+static void close_dead(struct pool *p)
+{
+	for (unsigned i = 0; i < p->n_all; i++)
+		if (in_doubt(&p->slots[i]) && conn_head(p->slots[i].conn))
+			conn_close(p->slots[i].conn, VIEW("no answer, while the server has answered others"));
+	p->doubted_us = 0;
+}
+
+void pool_round(struct pool *p)
+{
+	int64_t now = loop_now_us(p->loop), wait_us;
+	uint64_t openings = breaker_openings(p->options.breaker);
+	if (openings != p->openings) {
+		p->openings = openings;
+		doubt(p, now);
+	}
+	if (!any_in_doubt(p))
+		return;
+	if (breaker_state(p->options.breaker, now, &wait_us) != BREAKER_CLOSED) {
+		p->well_us = 0;
+		scout(p, now, wait_us);
+	} else if (!p->well_us) {
+		p->well_us = now;
+	} else if (now - p->well_us > DEAD_US) {
+		close_dead(p);
 	}
 }
 
@@ -1323,6 +1425,7 @@ struct pool *pool_create(struct loop *loop, const struct pool_options *options)
 	p->light_us = 1000;
 	p->dice = (uint64_t)clock_us() * (uint64_t)getpid() | 1;
 	p->n_slots = options->connections;
+	p->openings = breaker_openings(options->breaker);
 	for (unsigned i = 0; i < options->connections + 1; i++) {
 		struct slot *s = &slots[i];
 		struct conn_owner owner = { on_ready, on_progress, on_closed, s };
@@ -1406,6 +1509,7 @@ bool pool_reachable(const struct pool *p, struct view *why)
 void pool_not_run(struct pool *p)
 {
 	p->answered_us = loop_now_us(p->loop);
+	p->well_us = 0;
 }
 
 bool pool_stands(const struct pool *p)
@@ -1430,7 +1534,9 @@ int64_t pool_silent_us(const struct pool *p)
 		since = p->lost_us; /* there is nothing left to ask on */
 	if (since == INT64_MAX || loop_gap_us(p->loop) > NOT_RUN_US)
 		return 0;
-	return now - (since > p->answered_us ? since : p->answered_us);
+	/* Another worker has heard of it since: what stands here has its time to answer (DEAD_US), and is closed. */
+	int64_t heard_us = p->answered_us > p->well_us ? p->answered_us : p->well_us;
+	return now - (since > heard_us ? since : heard_us);
 }
 
 void pool_give_up(struct pool *p, struct view why)

@@ -18,6 +18,9 @@
  *    writes on all but two: what hangs in it leaves the others a way.
  *  - A vital query for which there is no place for 20 ms gets a connection of its own, one more than the options say: the look
  *    at the change feed must not wait behind a table that is locked.
+ *  - When the breaker opens, what stands is in doubt: idle connections are asked for a sign of life, and one more is made to find out
+ *    who is there. When the server has been heard of again, here or by another worker, and nothing came on any of those that
+ *    stood, they are closed: it was replaced, and they lead to nobody. An answer on one of them vouches for all.
  *  - While PostgreSQL cannot be reached, a few queries wait for the next attempt, due within a quarter of a second, so
  *    that the first ones work once it is back; the others fail at once (ERR_UNAVAILABLE) instead of waiting.
  */
@@ -108,6 +111,9 @@ int64_t pool_lost_us(const struct pool *);
 
 /* Nothing came for so long although something is out; 0: nothing is. Microseconds. */
 int64_t pool_silent_us(const struct pool *);
+
+/* Every few hundredths of a second: after an opening of the breaker, who still answers is found out, and what does not is closed. */
+void pool_round(struct pool *);
 
 /* This worker did not run for a while: what came meanwhile lies in the sockets, and nobody was silent. */
 void pool_not_run(struct pool *);

@@ -124,6 +124,11 @@ bool breaker_trip(struct breaker *b, const struct breaker_terms *t, int64_t now_
 	return b && open_it(b, t, now_us, BREAKER_CLOSED, 0);
 }
 
+uint64_t breaker_openings(const struct breaker *b)
+{
+	return b ? atomic_load_explicit(&b->opened, memory_order_relaxed) : 0;
+}
+
 void breaker_well(struct breaker *b)
 {
 	if (b && atomic_load_explicit(&b->in_row, memory_order_relaxed))

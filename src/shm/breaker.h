@@ -71,6 +71,9 @@ bool breaker_ended(const struct breaker_call *, const struct breaker_terms *, en
 bool breaker_trip(struct breaker *, const struct breaker_terms *, int64_t now_us);
 void breaker_heal(struct breaker *);
 
+/* How often it has opened, ever. */
+uint64_t breaker_openings(const struct breaker *);
+
 /* Failures are no longer in a row: something else of it succeeded. */
 void breaker_well(struct breaker *);
 

@@ -6,7 +6,10 @@ import time
 import uuid
 
 import pytest
+from harness import wire
+from harness.cluster import PORT, Cluster
 from harness.process import wait_until
+from harness.shared import describe
 
 
 def ask(workers, method, uri, key, body=None, **headers):
@@ -153,3 +156,117 @@ def test_requests_go_on_while_the_promotion_is_under_way(pair, workers):
         thread.join()
     assert {status for status, _ in seen} <= {201, 503, 504}, seen
     assert max(took for _, took in seen) < 2.05 + 0.2
+
+
+# --- a primary that is gone without a word ---
+
+
+class Client(threading.Thread):
+    """Sends to one worker without a pause: (begun, ended, status, code) of each request."""
+
+    def __init__(self, workers, key, method="POST"):
+        super().__init__()
+        self.workers, self.key, self.method, self.got, self.over = workers, key, method, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            begin = time.monotonic()
+            if self.method == "POST":
+                answer = ask(self.workers, "POST", "/api/users", self.key, new_user())
+            else:
+                answer = ask(self.workers, "GET", "/api/users/7", self.key)
+            self.got.append((begin, time.monotonic(), answer.status, json.loads(answer.body).get("code")))
+
+    def well_since(self, instant):
+        return next((end for begin, end, status, _ in self.got if begin >= instant and status in (200, 201)), None)
+
+
+def end_all(clients):
+    for client in clients:
+        client.over.set()
+    for client in clients:
+        client.join()
+
+
+def openings(workers):
+    line = next(x for x in describe(workers)[1].splitlines() if " postgresql: " in x)
+    return int(line.split("opened ")[1].split()[0])
+
+
+def sessions(cluster):
+    with cluster.connect("own") as c, c.cursor() as cursor:
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE usename = 'composure_worker'")
+        return {pid for pid, in cursor.fetchall()}
+
+
+@pytest.fixture
+def far_pair(new_home, replica_of):
+    """(wire, primary behind it, replica on this side, database): what goes over the wire can be lost, both ways."""
+    if not wire.usable():
+        pytest.skip("needs root, /dev/net/tun and iproute2, for a network of its own")
+    made = wire.Wire()
+    primary = Cluster(new_home, "far", network=made.network, listen_addresses=made.far)
+    try:
+        with open(primary.data / "pg_hba.conf", "a") as f:
+            f.write(f"host all all {made.near}/32 trust\n")
+        database = primary.create_database("own")
+        database.migrate()
+        database.load_demo(rows=100)
+        database.sql("SELECT pg_reload_conf()")
+        replica = replica_of(primary)
+        replica.catch_up(primary)
+        yield made, primary, replica, database
+    finally:
+        primary.stop()
+        made.close()
+
+
+def test_a_primary_that_vanishes_holds_no_worker_up(far_pair, worker):
+    """No connection is reset and nothing is refused: what stood goes on standing, and nobody answers on it. One worker finds that
+    out by the change feed; the others have the same four dead connections."""
+    it, primary, replica, database = far_pair
+    key = database.keys["demo"]
+    dsn = f"host={it.far},{replica.sockets} port={PORT} dbname=own user=composure_worker target_session_attrs=read-write"
+    three = [worker(database, dsn=dsn, cache_bytes=0, log="none") for _ in range(3)]
+    clients = [Client(w, key, method) for w in three for method in ("POST",) * 5 + ("GET",)]
+    try:
+        wait_until(lambda: len(sessions(primary)) >= 12 and all(c.well_since(0) for c in clients), "all connections to stand")
+        replica.catch_up(primary)
+        it.be(loss=1)
+        cut = time.monotonic()
+        replica.promote()
+        wait_until(lambda: openings(three[0]), "the breaker to open", 5)
+        known = time.monotonic()
+        wait_until(lambda: all(c.well_since(cut + 0.1) for c in clients), "everybody to be answered again", 15)
+    finally:
+        end_all(clients)
+    assert max(c.well_since(cut + 0.1) for c in clients) - known < 2
+    got = [one for c in clients for one in c.got]
+    assert {status for _, _, status, _ in got} <= {200, 201, 503, 504}
+    # What was out may have been written there; nobody waited for his deadline.
+    assert {code for _, _, status, code in got if status == 504} <= {"outcome_unknown"}
+    assert max(end - begin for begin, end, _, _ in got) < 5
+
+
+def test_a_server_that_was_only_silent_keeps_its_sessions(own_cluster, own_database, worker):
+    """Idle ones and those that are at work: they answer when it goes on."""
+    key = own_database.keys["demo"]
+    two = [worker(own_database, deadline_ms=20000, cache_bytes=0, log="none") for _ in range(2)]
+    clients = [Client(w, key) for w in two for _ in range(6)]
+    wait_until(lambda: len(sessions(own_cluster)) >= 8 and all(c.well_since(0) for c in clients), "all connections to stand")
+    end_all(clients[1:6] + clients[7:])
+    before = sessions(own_cluster)
+    own_cluster.freeze()
+    try:
+        wait_until(lambda: openings(two[0]), "the breaker to open", 10)
+        again = openings(two[0]) + 1
+        wait_until(lambda: openings(two[0]) >= again, "an attempt to connect in vain", 10)
+    finally:
+        thawed = time.monotonic()
+        own_cluster.thaw()
+    wait_until(lambda: clients[0].well_since(thawed) and clients[6].well_since(thawed), "writes to work again", 5)
+    end_all(clients)
+    assert {status for c in clients for _, _, status, _ in c.got} <= {201, 503}
+    # But for each worker's spare one, if it had one: that is used to find out who is there.
+    assert len(before - sessions(own_cluster)) <= len(two), [w.output() for w in two]
