@@ -36,7 +36,7 @@ struct conn {
 
 	PGconn *pg;
 	struct io io;
-	struct timer timeout;      /* of connecting */
+	struct timer timeout;      /* of connecting, and of what is asked for on its own account */
 	struct task broken;        /* libpq refused a call: close from the loop */
 	struct resolve *resolving;
 	struct hosts hosts;        /* whom to ask, */
@@ -407,6 +407,8 @@ static void on_timeout(struct timer *t)
 	struct conn *c = CONTAINER_OF(t, struct conn, timeout);
 	if (c->state == CONNECTING)
 		next_host(c, VIEW("connecting took too long"));
+	else if (c->deallocating)
+		conn_close(c, VIEW("forgetting prepared statements took too long"));
 	else
 		conn_close(c, VIEW("connecting took too long"));
 }
@@ -605,16 +607,27 @@ static bool sqlstate_is(const struct segment *s, const char *state)
 	return strcmp(s->error.sqlstate, state) == 0;
 }
 
-/* A write on a server in recovery, or a read-only one, fails of its settings, or of itself. */
-static bool says_no_writes(const struct segment *s)
+static bool is_on(const struct conn *c, const char *parameter)
 {
-	bool of_settings = s->at < s->n_commands && s->command[s->at] == COMMAND_SETTINGS;
-	return s->writes && (sqlstate_is(s, "25006") || (of_settings && (sqlstate_is(s, "25001") || sqlstate_is(s, "0A000"))));
+	const char *value = PQparameterStatus(c->pg, parameter);
+	return value && strcmp(value, "on") == 0;
 }
 
-/* Keeps the first error of the segment, and the result that its words lie in. Takes r over. */
-static void segment_error(struct segment *s, PGresult *r)
+/* A write on a server in recovery, or a read-only one, fails of its settings; or of itself, which the user's own code may do, too:
+ * then it counts only where the server says so (PostgreSQL 14 and later do). */
+static bool says_no_writes(const struct conn *c, const struct segment *s)
 {
+	if (!s->writes)
+		return false;
+	if (s->at < s->n_commands && s->command[s->at] == COMMAND_SETTINGS)
+		return sqlstate_is(s, "25006") || sqlstate_is(s, "25001") || sqlstate_is(s, "0A000");
+	return sqlstate_is(s, "25006") && (is_on(c, "in_hot_standby") || is_on(c, "default_transaction_read_only"));
+}
+
+/* Keeps the first error of the oldest segment, and the result that its words lie in. Takes r over. */
+static void segment_error(struct conn *c, PGresult *r)
+{
+	struct segment *s = c->head;
 	if (s->failed) {
 		PQclear(r);
 		return;
@@ -640,7 +653,7 @@ static void segment_error(struct segment *s, PGresult *r)
 		memcpy(s->error.sqlstate, state.p, 5);
 	if (!s->error.message.p)
 		s->error.message = first_line(PQresultErrorMessage(r));
-	s->error.no_writes = says_no_writes(s);
+	s->error.no_writes = says_no_writes(c, s);
 }
 
 /* Names that this segment was to prepare are not there when it failed before; a statement that somebody deallocated,
@@ -698,7 +711,7 @@ static void take_result(struct conn *c, PGresult *r)
 		break;
 	case PGRES_FATAL_ERROR:
 	case PGRES_BAD_RESPONSE:
-		segment_error(s, r);
+		segment_error(c, r);
 		return;
 	default:
 		if (s->at < s->n_commands && s->command[s->at] == COMMAND_SETTINGS)
@@ -718,8 +731,10 @@ static bool deallocate_rows(struct segment *s, unsigned statement, struct rows *
 
 static void deallocate_done(struct segment *s, enum segment_end end, int failed, const struct db_error *error)
 {
+	struct conn *c = CONTAINER_OF(s, struct conn, deallocate);
 	(void)end, (void)failed, (void)error;
-	CONTAINER_OF(s, struct conn, deallocate)->deallocating = false;
+	c->deallocating = false;
+	loop_timer_stop(c->loop, &c->timeout);
 }
 
 /* Nothing is out: a moment to forget names, so that every later segment prepares afresh. */
@@ -728,6 +743,8 @@ static void forget_names(struct conn *c)
 	c->forget = false;
 	c->deallocating = true;
 	names_clear(c);
+	/* It is nobody's query, so nobody else looks after it. */
+	loop_timer_set(c->loop, &c->timeout, loop_now_us(c->loop) + c->options.connect_timeout_us);
 	struct segment *s = &c->deallocate;
 	s->rows = deallocate_rows;
 	s->done = deallocate_done;

@@ -270,3 +270,19 @@ def test_a_server_that_was_only_silent_keeps_its_sessions(own_cluster, own_datab
     assert {status for c in clients for _, _, status, _ in c.got} <= {201, 503}
     # But for each worker's spare one, if it had one: that is used to find out who is there.
     assert len(before - sessions(own_cluster)) <= len(two), [w.output() for w in two]
+
+
+def test_what_the_users_own_code_says_is_not_the_servers_word(own_cluster, own_database, worker):
+    """SQLSTATE 25006 is a replica's answer to a write. Anybody can raise it."""
+    own_database.sql("""CREATE FUNCTION public.refuse() RETURNS int LANGUAGE plpgsql AS
+                        $$BEGIN RAISE 'not me' USING ERRCODE = '25006'; END$$;
+                        GRANT EXECUTE ON FUNCTION public.refuse() TO api_user; SELECT composure.expose_function('public.refuse')""")
+    made, key = worker(own_database, cache_bytes=0), own_database.keys["demo"]
+    clients = [Client(made, key) for _ in range(6)]
+    wait_until(lambda: len(sessions(own_cluster)) >= 4, "all connections to stand")
+    end_all(clients)
+    before = sessions(own_cluster)
+    for _ in range(5):
+        assert ask(made, "POST", "/api/rpc/refuse", key, {}).status == 405
+    assert before <= sessions(own_cluster)
+    assert "takes no writes" not in made.output()

@@ -8,6 +8,7 @@ import threading
 import time
 
 from harness.process import wait_until
+from harness.tunnel import Tunnel
 
 
 def ask(workers, uri, key):
@@ -138,3 +139,23 @@ def test_sigterm_lets_what_is_in_flight_finish(fresh_database, worker):
         asking.join(10)
     assert [(answer.status, json.loads(answer.body)["data"][0]["id"]) for answer in got] == [(200, 1)]
     assert process.popen.wait(10) == 0, process.output()
+
+
+def test_a_connection_that_hangs_while_it_forgets_statements_is_closed(own_cluster, own_database, worker):
+    """A result's type changed, so all that was prepared is deallocated: nobody's query, and nothing else is sent there meanwhile."""
+    key, tunnel = own_database.keys["demo"], Tunnel(own_cluster)
+    own_database.sql("CREATE TABLE public.thing (id int PRIMARY KEY, n int); INSERT INTO public.thing VALUES (1, 2);"
+                     "GRANT SELECT ON public.thing TO api_user; SELECT composure.expose('public.thing')")
+    try:
+        made = worker(own_database, dsn=f"host=127.0.0.1 port={tunnel.port} dbname=own user=composure_worker", connections=1,
+                      connect_timeout_ms=500, deadline_ms=5000, cache_bytes=0)
+        for _ in range(20):
+            assert ask(made, "/api/thing", key).status == 200
+        tunnel.hold_at = b"DEALLOCATE ALL"
+        own_database.sql("ALTER TABLE public.thing ALTER COLUMN n TYPE bigint")
+        wait_until(lambda: ask(made, "/api/thing", key).status and tunnel.held, "the connection to hang", 10)
+        tunnel.hold_at = None
+        wait_until(lambda: ask(made, "/api/thing", key).status == 200, "another connection", 4)
+        assert "forgetting prepared statements took too long" in made.output()
+    finally:
+        tunnel.stop()
