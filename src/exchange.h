@@ -239,6 +239,9 @@ enum status exchange_failed_beside(struct exchange *, const struct query *, enum
 /* Ends ex->query, if it is out, as one whose deadline is over, and calls the step. */
 void exchange_give_up(struct exchange *);
 
+/* Its last question failed with an SQLSTATE of that class ("53"). */
+bool exchange_failed_of(const struct exchange *, const char *class);
+
 /* The same as exchange_query() as the worker itself, which reads. */
 void exchange_query_own(struct exchange *);
 

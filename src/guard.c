@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/siphash.h"
+#include "limiter.h"
 #include "partial.h"
 #include "replicas.h"
 
@@ -63,9 +64,10 @@ static uint64_t hash_of(struct view v)
 	return hash ? hash : 1;
 }
 
+/* As the rate limit has it: clients behind one proxy are many, and those of one IPv6 network are one. */
 static uint64_t who(const struct exchange *ex)
 {
-	return hash_of(ex->principal.has_key ? ex->principal.key_id : ex->request.remote_addr);
+	return hash_of(limiter_owner(ex));
 }
 
 /* What the resource allows, whatever its client wants. */
@@ -124,11 +126,6 @@ enum next guard(struct exchange *ex)
 	return NEXT;
 }
 
-static bool of_class(const struct exchange *ex, const char *class)
-{
-	return strncmp(ex->sqlstate, class, 2) == 0;
-}
-
 static enum outcome outcome_of(const struct exchange *ex, int64_t took_us)
 {
 	const struct settings *set = ex->service->settings;
@@ -143,12 +140,12 @@ static enum outcome outcome_of(const struct exchange *ex, int64_t took_us)
 		answered = false;
 		break;
 	case ERR_OVERLOADED:
-		if (of_class(ex, "53"))
+		if (exchange_failed_of(ex, "53"))
 			return OUTCOME_BAD;
 		answered = ex->sqlstate[0];
 		break;
 	case ERR_DATABASE:
-		if (of_class(ex, "53") || of_class(ex, "58") || of_class(ex, "XX"))
+		if (exchange_failed_of(ex, "53") || exchange_failed_of(ex, "58") || exchange_failed_of(ex, "XX"))
 			return OUTCOME_BAD;
 		break;
 	case ERR_UNAVAILABLE: return OUTCOME_NONE;
@@ -160,8 +157,12 @@ static enum outcome outcome_of(const struct exchange *ex, int64_t took_us)
 
 static void end_call(const struct exchange *ex, const struct breaker_call *call, enum outcome outcome, struct view name)
 {
-	if (breaker_ended(call, &ex->service->resource_terms, outcome, who(ex), clock_us()))
-		log_warn("the circuit breaker of %.*s %s opens", VIEW_ARG(name), exchange_reads(ex) ? "(reads)" : "(writes)");
+	const char *what = exchange_reads(ex) ? "(reads)" : "(writes)";
+	switch (breaker_ended(call, &ex->service->resource_terms, outcome, who(ex), clock_us())) {
+	case BREAKER_OPENS: log_warn("the circuit breaker of %.*s %s opens", VIEW_ARG(name), what); break;
+	case BREAKER_CLOSES: log_info("the circuit breaker of %.*s %s closes", VIEW_ARG(name), what); break;
+	case BREAKER_STAYS: break;
+	}
 }
 
 /* While the server as a whole is silent nothing is learnt of what is asked of it. */

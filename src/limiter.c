@@ -380,7 +380,7 @@ static unsigned cost_of(const struct exchange *ex)
 	return cost > 0 ? (unsigned)cost : 0;
 }
 
-static struct view owner_of(struct exchange *ex)
+struct view limiter_owner(const struct exchange *ex)
 {
 	struct limiter *l = ex->service->limiter;
 	if (ex->principal.has_key)
@@ -471,7 +471,7 @@ enum next admit(struct exchange *ex)
 		return ex->held ? DONE : NEXT;
 	if (ex->admitted)
 		return ex->held ? DONE : NEXT;
-	struct view owner = owner_of(ex);
+	struct view owner = limiter_owner(ex);
 	if (!owner.p)
 		return problem(ex, ERR_OVERLOADED, VIEW_NONE);
 	if (!ex->limited_since_us)

@@ -24,6 +24,9 @@ void limiter_destroy(struct limiter *);
 enum next admit(struct exchange *);
 void limiter_headers(struct exchange *);
 
+/* Whose bucket it is: the API key's id, or the client's address or network. In the arena; absent: that is full. */
+struct view limiter_owner(const struct exchange *);
+
 /* The exchange no longer waits. */
 void limiter_unwait(struct limiter *, struct exchange *);
 

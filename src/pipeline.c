@@ -770,7 +770,7 @@ static bool catalog_is_stale(const struct exchange *ex)
 	return false;
 }
 
-static bool of_class(const struct exchange *ex, const char *class)
+bool exchange_failed_of(const struct exchange *ex, const char *class)
 {
 	return strncmp(ex->sqlstate, class, 2) == 0;
 }
@@ -823,7 +823,7 @@ static enum status read_status(const struct exchange *ex, struct view *detail)
 		                                  "42601", "22025", "22019" };
 	/* Or whatever PostgreSQL has against one of our parameters: data, or the name of something that is not there. */
 	bool value = ex->error_value.p &&
-	             (of_class(ex, "22") || of_class(ex, "42") || of_class(ex, "3F") || of_class(ex, "0A"));
+	             (exchange_failed_of(ex, "22") || exchange_failed_of(ex, "42") || exchange_failed_of(ex, "3F") || exchange_failed_of(ex, "0A"));
 	for (size_t i = 0; i < ARRAY_LEN(unreadable); i++)
 		value |= strcmp(ex->sqlstate, unreadable[i]) == 0;
 	if (value && ex->operation == OP_ITEM)

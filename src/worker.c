@@ -549,9 +549,11 @@ int worker_region(const struct settings *set)
 		keycache_describe(k, stdout);
 	if (st)
 		store_describe(st, stdout);
+	struct breaker_terms server, terms;
+	guard_terms(set, &server, &terms);
 	struct breakers *b = breakers_open(r);
 	if (b)
-		breakers_describe(b, stdout);
+		breakers_describe(b, &terms, clock_us(), stdout);
 	progress_describe(progress_open(r), stdout);
 	breakers_close(b);
 	store_close(st);

@@ -50,6 +50,12 @@ int64_t loop_now_us(const struct loop *l)
 	return l->now_us;
 }
 
+int64_t loop_left_ms(const struct loop *l, int64_t deadline_us)
+{
+	int64_t left = deadline_us - loop_now_us(l);
+	return left > 0 ? (left + 999) / 1000 : 1;
+}
+
 int64_t loop_gap_us(const struct loop *l)
 {
 	return l->now_us - l->before_us;

@@ -64,6 +64,9 @@ void loop_stop(struct loop *);
 /* The time at which this wake-up began: one clock read a wake-up. */
 int64_t loop_now_us(const struct loop *);
 
+/* Until the deadline: milliseconds as PostgreSQL's settings want them, rounded up and never 0, which would be no limit. */
+int64_t loop_left_ms(const struct loop *, int64_t deadline_us);
+
 /* How long ago the wake-up before began. Far more than any timer's time: the process did not run (it was stopped, or the machine
  * is busy), and what came meanwhile is still to be read. */
 int64_t loop_gap_us(const struct loop *);

@@ -247,19 +247,11 @@ static void keyword(struct keywords *k, const char *name, const char *value)
 	}
 }
 
-static const char *option_value(const PQconninfoOption *all, const char *name)
-{
-	for (const PQconninfoOption *o = all; o && o->keyword; o++)
-		if (strcmp(o->keyword, name) == 0)
-			return o->val;
-	return NULL;
-}
-
 /* libpq looks at two lists for prefer-standby: at one server it takes whatever that is. Ours is asked once for a standby, and
  * then for anything. */
 static const char *attributes_of(const struct conn *c, const PQconninfoOption *given)
 {
-	const char *wanted = option_value(given, "target_session_attrs");
+	const char *wanted = hosts_option(given, "target_session_attrs");
 	if (!wanted || c->hosts.n < 2 || strcmp(wanted, "prefer-standby") != 0)
 		return NULL;
 	return c->tried < c->hosts.n ? "standby" : "any";
@@ -284,7 +276,7 @@ static void connect_to(struct conn *c, const PQconninfoOption *given, const stru
 		keyword(&k, "target_session_attrs", attributes);
 	keyword(&k, "client_encoding", "UTF8");
 	if (!c->options.pooled) {
-		const char *theirs = option_value(given, "options");
+		const char *theirs = hosts_option(given, "options");
 		(void)snprintf(k.options, sizeof k.options, "%s %s", SESSION_OPTIONS, theirs ? theirs : "");
 		keyword(&k, "options", k.options);
 	}
@@ -324,7 +316,7 @@ static void start(struct conn *c)
 		return;
 	}
 	int64_t now = loop_now_us(c->loop);
-	const char *wanted = option_value(given, "target_session_attrs");
+	const char *wanted = hosts_option(given, "target_session_attrs");
 	c->picks = c->hosts.n > 1 && wanted && strcmp(wanted, "any") != 0;
 	bool twice = c->picks && strcmp(wanted, "prefer-standby") == 0;
 	c->turns = c->hosts.n ? c->hosts.n * (twice ? 2 : 1) : 1;

@@ -50,7 +50,7 @@ bool hosts_set(struct hosts *h, const char *host, const char *hostaddr, const ch
 	return true;
 }
 
-static const char *option(const PQconninfoOption *all, const char *name)
+const char *hosts_option(const PQconninfoOption *all, const char *name)
 {
 	for (const PQconninfoOption *o = all; o && o->keyword; o++)
 		if (strcmp(o->keyword, name) == 0)
@@ -63,9 +63,9 @@ bool hosts_read(struct hosts *h, const char *dsn)
 	PQconninfoOption *given = PQconninfoParse(dsn, NULL), *defaults = PQconndefaults();
 	const char *names[] = { "host", "hostaddr", "port" }, *value[ARRAY_LEN(names)];
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		value[i] = option(given, names[i]);
+		value[i] = hosts_option(given, names[i]);
 		if (!value[i])
-			value[i] = option(defaults, names[i]);
+			value[i] = hosts_option(defaults, names[i]);
 	}
 	bool good = given ? hosts_set(h, value[0], value[1], value[2]) : (hosts_free(h), true);
 	PQconninfoFree(given);

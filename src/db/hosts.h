@@ -7,6 +7,7 @@
 #ifndef COMPOSURE_HOSTS_H
 #define COMPOSURE_HOSTS_H
 
+#include <libpq-fe.h>
 #include <stdbool.h>
 
 #include "base/attributes.h"
@@ -22,6 +23,9 @@ enum { HOST_MAX = 1024 };
 struct host {
 	char host[HOST_MAX], hostaddr[HOST_MAX], port[16];
 };
+
+/* The option of that name in what libpq made of a string; NULL: not given, or empty. */
+const char *hosts_option(const PQconninfoOption *, const char *name);
 
 /* What the string says, or libpq's own variables where it is silent. Lists that do not fit together are left to libpq, which
  * says what is wrong with them. False: out of memory. */

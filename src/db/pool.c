@@ -769,6 +769,8 @@ static void finish_refused(struct pool *p)
 		finish(p, p->refused.head, p->down || is_open(p) || !any_alive(p) ? ERR_UNAVAILABLE : ERR_OVERLOADED, NULL);
 }
 
+#define ANSWERS_AGAIN "postgresql: it answers again: the circuit breaker closes"
+
 /* Whatever it answers: it is there. */
 static void heard(struct pool *p)
 {
@@ -776,7 +778,7 @@ static void heard(struct pool *p)
 	breaker_well(p->options.breaker);
 	if (!is_open(p))
 		return;
-	log_info("postgresql: it answers again");
+	log_info(ANSWERS_AGAIN);
 	breaker_heal(p->options.breaker);
 }
 
@@ -786,9 +788,14 @@ static void attempted(struct slot *slot, enum outcome outcome)
 	/* Others stand: it is not the server that is away. */
 	if (outcome == OUTCOME_BAD && any_certain(p))
 		outcome = OUTCOME_NONE;
-	if (slot->attempting && breaker_ended(&slot->attempt, p->options.breaker_terms, outcome, 0, loop_now_us(p->loop)))
-		log_warn("postgresql: the circuit breaker opens: it is asked again by few, and now and then");
+	enum breaker_turn turn = BREAKER_STAYS;
+	if (slot->attempting)
+		turn = breaker_ended(&slot->attempt, p->options.breaker_terms, outcome, 0, loop_now_us(p->loop));
 	slot->attempting = false;
+	if (turn == BREAKER_OPENS)
+		log_warn("postgresql: the circuit breaker opens: it is asked again by few, and now and then");
+	else if (turn == BREAKER_CLOSES)
+		log_info(ANSWERS_AGAIN);
 }
 
 static void on_ready(void *context, struct conn *c)
@@ -965,11 +972,6 @@ static void reserve(struct pool *p, struct slot *before, int64_t now)
 
 /* --- sending --- */
 
-static int64_t left_ms(int64_t deadline_us, int64_t now)
-{
-	return deadline_us > now ? (deadline_us - now + 999) / 1000 : 1;
-}
-
 static struct batch *batch_start(struct pool *p, struct slot *slot, bool write, int64_t deadline_us)
 {
 	struct batch *b = batch_take(p);
@@ -994,8 +996,7 @@ static struct batch *batch_begin(struct pool *p, struct slot *slot, const struct
 	struct batch *b = batch_start(p, slot, first->write, deadline_us);
 	if (!b)
 		return NULL;
-	int64_t now = loop_now_us(p->loop);
-	conn_settings(slot->conn, &b->segment, &first->session, left_ms(deadline_us, now), !first->write);
+	conn_settings(slot->conn, &b->segment, &first->session, loop_left_ms(p->loop, deadline_us), !first->write);
 	return b;
 }
 

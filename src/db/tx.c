@@ -356,18 +356,12 @@ void tx_begin(struct tx *tx)
 	tx_text(tx, "BEGIN ISOLATION LEVEL READ COMMITTED", -1);
 }
 
-static int64_t left_ms(const struct tx *tx)
-{
-	int64_t left = tx->options.deadline_us - loop_now_us(tx->loop);
-	return left > 0 ? (left + 999) / 1000 : 1;
-}
-
 /* A worker that is stopped between two trips holds its locks no longer than it had time. */
 static void bound_idling(struct tx *tx)
 {
 	static const char text[] = "SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true)";
 	char digits[DECIMAL_MAX + 1];
-	struct view ms = decimal((uint64_t)left_ms(tx), digits);
+	struct view ms = decimal((uint64_t)loop_left_ms(tx->loop, tx->options.deadline_us), digits);
 	const char *value = memmove(digits, ms.p, ms.n);
 	uint32_t type = TEXT_OID;
 	digits[ms.n] = '\0';
@@ -379,7 +373,7 @@ static void bound_idling(struct tx *tx)
 
 void tx_settings(struct tx *tx)
 {
-	conn_settings(tx->conn, &tx->segment, &tx->options.session, left_ms(tx), tx->options.read_only);
+	conn_settings(tx->conn, &tx->segment, &tx->options.session, loop_left_ms(tx->loop, tx->options.deadline_us), tx->options.read_only);
 	if (tx->open)
 		bound_idling(tx);
 }

@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/siphash.h"
 #include "shm/region.h"
 
-enum { CELLS = 1024, TURNS = 10, NAME_MAX_BYTES = 72, LEVEL_MAX = 20, PROBES_MAX = 15 };
+/* Two cells for each resource. They are never freed: what is gone from the catalog may come back. */
+enum { CELLS = 2048, TRIES = 64, TURNS = 10, NAME_MAX_BYTES = 72, LEVEL_MAX = 20, PROBES_MAX = 15 };
 
 /* Which tenth of the window it is, and what happened in it: turn:22 calls:14 bad:14 slow:14. */
 struct turn {
@@ -19,7 +21,7 @@ struct turn {
 	_Atomic uint64_t callers, hit; /* a bit for each identity */
 };
 
-enum { TURN_AT = 42, CALLS_AT = 28, BAD_AT = 14, COUNT_MASK = (1 << 14) - 1 };
+enum { TURN_AT = 42, CALLS_AT = 28, BAD_AT = 14, COUNT_BITS = 14, COUNT_MASK = (1 << COUNT_BITS) - 1 };
 
 struct breaker {
 	_Atomic uint64_t hash;   /* 0: nobody's */
@@ -36,12 +38,14 @@ struct breaker {
 
 struct area {
 	uint8_t key[SIPHASH_KEY_BYTES]; /* zeros: names are the user's, not a client's */
+	_Atomic uint64_t without;       /* how often there was no room for another cell */
 	struct breaker cell[CELLS];
 };
 
 struct breakers {
 	struct region *region;
 	struct area *area;
+	bool told; /* that there is no room */
 };
 
 /* --- the state: state:2 level:6 serial:8 out:4 good:4 until_ms:40 --- */
@@ -219,22 +223,23 @@ bool breaker_pass(struct breaker *b, const struct breaker_terms *t, int64_t now_
 }
 
 /* A probe that said nothing makes room for another one. */
-static bool probe_ended(const struct breaker_call *call, const struct breaker_terms *t, enum outcome outcome, int64_t now_us)
+static enum breaker_turn probe_ended(const struct breaker_call *call, const struct breaker_terms *t, enum outcome outcome,
+                                     int64_t now_us)
 {
 	struct breaker *b = call->breaker;
 	uint64_t raw;
 	if (outcome == OUTCOME_BAD || outcome == OUTCOME_SLOW)
-		return open_it(b, t, now_us, BREAKER_HALF_OPEN, call->serial);
+		return open_it(b, t, now_us, BREAKER_HALF_OPEN, call->serial) ? BREAKER_OPENS : BREAKER_STAYS;
 	for (struct word w = word_of(b, &raw);; w = unpack(raw)) {
 		if (w.state != BREAKER_HALF_OPEN || w.serial != call->serial)
-			return false;
+			return BREAKER_STAYS;
 		struct word to = w;
 		if (outcome == OUTCOME_NONE)
 			to.out -= to.out > 0;
 		else if (++to.good >= t->probes || to.good >= PROBES_MAX)
 			to = (struct word){ .state = BREAKER_CLOSED, .serial = w.serial };
 		if (change(b, &raw, to))
-			return false;
+			return to.state == BREAKER_CLOSED ? BREAKER_CLOSES : BREAKER_STAYS;
 	}
 }
 
@@ -242,6 +247,12 @@ static uint64_t turn_now(const struct breaker_terms *t, int64_t now_us)
 {
 	int64_t turn_us = t->window_us / TURNS > 0 ? t->window_us / TURNS : 1;
 	return (uint64_t)(now_us / turn_us) & 0x3fffff;
+}
+
+static uint64_t halves(uint64_t counts)
+{
+	uint64_t half = COUNT_MASK >> 1;
+	return counts >> 1 & (half << CALLS_AT | half << BAD_AT | half);
 }
 
 static void count(struct breaker *b, const struct breaker_terms *t, enum outcome outcome, uint64_t who, int64_t now_us)
@@ -254,7 +265,7 @@ static void count(struct breaker *b, const struct breaker_terms *t, enum outcome
 		fresh = counts >> TURN_AT != turn || counts == 0;
 		to = fresh ? turn << TURN_AT : counts;
 		if ((to >> CALLS_AT & COUNT_MASK) == COUNT_MASK)
-			return; /* the shares are known by now */
+			to = turn << TURN_AT | halves(to); /* the shares stay, and what comes now counts, too */
 		to += (uint64_t)1 << CALLS_AT;
 		to += outcome == OUTCOME_BAD ? (uint64_t)1 << BAD_AT : outcome == OUTCOME_SLOW;
 	} while (!atomic_compare_exchange_weak_explicit(&at->counts, &counts, to, memory_order_relaxed, memory_order_relaxed));
@@ -269,51 +280,62 @@ static void count(struct breaker *b, const struct breaker_terms *t, enum outcome
 		atomic_fetch_or_explicit(&at->hit, bit, memory_order_relaxed);
 }
 
-static bool too_many(const struct breaker *b, const struct breaker_terms *t, int64_t now_us)
+struct sums {
+	uint64_t calls, bad, slow, callers, hit;
+};
+
+static struct sums sums_of(const struct breaker *b, const struct breaker_terms *t, int64_t now_us)
 {
-	uint64_t turn = turn_now(t, now_us), calls = 0, bad = 0, slow = 0, callers = 0, hit = 0;
+	struct sums s = { .calls = 0 };
+	uint64_t turn = turn_now(t, now_us);
 	for (unsigned i = 0; i < TURNS; i++) {
 		uint64_t counts = atomic_load_explicit(&b->turn[i].counts, memory_order_relaxed);
 		if (((turn - (counts >> TURN_AT)) & 0x3fffff) >= TURNS)
 			continue;
-		calls += counts >> CALLS_AT & COUNT_MASK;
-		bad += counts >> BAD_AT & COUNT_MASK;
-		slow += counts & COUNT_MASK;
-		callers |= atomic_load_explicit(&b->turn[i].callers, memory_order_relaxed);
-		hit |= atomic_load_explicit(&b->turn[i].hit, memory_order_relaxed);
+		s.calls += counts >> CALLS_AT & COUNT_MASK;
+		s.bad += counts >> BAD_AT & COUNT_MASK;
+		s.slow += counts & COUNT_MASK;
+		s.callers |= atomic_load_explicit(&b->turn[i].callers, memory_order_relaxed);
+		s.hit |= atomic_load_explicit(&b->turn[i].hit, memory_order_relaxed);
 	}
-	if (calls < t->calls_min)
-		return false;
-	uint64_t of_callers = (uint64_t)__builtin_popcountll(callers), of_hit = (uint64_t)__builtin_popcountll(hit);
-	if (of_hit < 2 && of_callers > 1)
-		return false;
-	bool failing = 100 * bad >= t->failure_percent * calls && 100 * of_hit >= t->failure_percent * of_callers;
-	/* One that failed was not fast either. */
-	bool slowly = 100 * (bad + slow) >= t->slow_percent * calls && 100 * of_hit >= t->slow_percent * of_callers;
-	return (bad && failing) || (slow && slowly);
+	return s;
 }
 
-bool breaker_ended(const struct breaker_call *call, const struct breaker_terms *t, enum outcome outcome, uint64_t who,
-                   int64_t now_us)
+static bool too_many(const struct breaker *b, const struct breaker_terms *t, int64_t now_us)
+{
+	struct sums s = sums_of(b, t, now_us);
+	if (s.calls < t->calls_min)
+		return false;
+	uint64_t of_callers = (uint64_t)__builtin_popcountll(s.callers), of_hit = (uint64_t)__builtin_popcountll(s.hit);
+	if (of_hit < 2 && of_callers > 1)
+		return false;
+	bool failing = 100 * s.bad >= t->failure_percent * s.calls && 100 * of_hit >= t->failure_percent * of_callers;
+	/* One that failed was not fast either. */
+	bool slowly = 100 * (s.bad + s.slow) >= t->slow_percent * s.calls && 100 * of_hit >= t->slow_percent * of_callers;
+	return (s.bad && failing) || (s.slow && slowly);
+}
+
+enum breaker_turn breaker_ended(const struct breaker_call *call, const struct breaker_terms *t, enum outcome outcome, uint64_t who,
+                                int64_t now_us)
 {
 	struct breaker *b = call->breaker;
 	if (!b)
-		return false;
+		return BREAKER_STAYS;
 	if (call->probe)
 		return probe_ended(call, t, outcome, now_us);
 	if (outcome == OUTCOME_NONE)
-		return false;
+		return BREAKER_STAYS;
 	if (outcome != OUTCOME_BAD && atomic_load_explicit(&b->in_row, memory_order_relaxed))
 		atomic_store_explicit(&b->in_row, 0, memory_order_relaxed);
 	uint64_t raw;
 	if (word_of(b, &raw).state != BREAKER_CLOSED)
-		return false; /* it was let through before it opened */
+		return BREAKER_STAYS; /* it was let through before it opened */
 	count(b, t, outcome, who, now_us);
 	if (outcome == OUTCOME_GOOD)
-		return false;
+		return BREAKER_STAYS;
 	bool row = outcome == OUTCOME_BAD && t->in_row &&
 		   atomic_fetch_add_explicit(&b->in_row, 1, memory_order_relaxed) + 1 >= t->in_row;
-	return (row || too_many(b, t, now_us)) && open_it(b, t, now_us, BREAKER_CLOSED, 0);
+	return (row || too_many(b, t, now_us)) && open_it(b, t, now_us, BREAKER_CLOSED, 0) ? BREAKER_OPENS : BREAKER_STAYS;
 }
 
 /* --- bulkheads --- */
@@ -359,10 +381,10 @@ void bulkhead_leave(struct breakers *all, struct breaker *b)
 {
 	if (!b)
 		return;
-	/* Somebody who took us for dead may have counted it already. */
-	uint16_t held = atomic_load(own(all, b));
-	while (held && !atomic_compare_exchange_weak(own(all, b), &held, held - 1))
-		;
+	/* Nobody else counts here. Of memory that was written over, a place less is better than 65535 more. */
+	_Atomic uint16_t *mine = own(all, b);
+	if (atomic_load_explicit(mine, memory_order_relaxed) > 0)
+		atomic_fetch_sub(mine, 1);
 }
 
 void bulkhead_took(struct breaker *b, int64_t us)
@@ -409,6 +431,14 @@ void breakers_close(struct breakers *all)
 	free(all);
 }
 
+static void tell_no_room(struct breakers *all)
+{
+	atomic_fetch_add_explicit(&all->area->without, 1, memory_order_relaxed);
+	if (!all->told)
+		log_warn("there is no room for more circuit breakers and bulkheads: some resources have none");
+	all->told = true;
+}
+
 struct breaker *breaker_find(struct breakers *all, struct view name)
 {
 	uint8_t out[SIPHASH_BYTES];
@@ -416,7 +446,7 @@ struct breaker *breaker_find(struct breakers *all, struct view name)
 	siphash_of(all->area->key, name, out);
 	memcpy(&hash, out, sizeof hash);
 	hash = hash ? hash : 1;
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < TRIES; i++) {
 		struct breaker *b = &all->area->cell[(hash + i) % CELLS];
 		uint64_t theirs = atomic_load_explicit(&b->hash, memory_order_acquire);
 		if (theirs == hash)
@@ -434,20 +464,28 @@ struct breaker *breaker_find(struct breakers *all, struct view name)
 		atomic_store_explicit(&b->named, 1, memory_order_release);
 		return b;
 	}
+	tell_no_room(all);
 	return NULL;
 }
 
-void breakers_describe(struct breakers *all, FILE *f)
+void breakers_describe(struct breakers *all, const struct breaker_terms *t, int64_t now_us, FILE *f)
 {
 	static const char *const states[] = { "closed", "open", "half open", "?" };
+	unsigned used = 0;
 	for (unsigned i = 0; i < CELLS; i++) {
 		struct breaker *b = &all->area->cell[i];
 		uint64_t raw;
 		if (!atomic_load_explicit(&b->named, memory_order_acquire))
 			continue;
-		(void)fprintf(f, "breaker     %.*s: %s, opened %llu times, %llu refused, %u out, usually %llu us\n",
+		struct sums s = sums_of(b, t, now_us);
+		used++;
+		(void)fprintf(f, "breaker     %.*s: %s, opened %llu times, %llu refused, %u out, usually %llu us; "
+		              "of %llu calls %llu failed, %llu were slow\n",
 		              (int)strnlen(b->name, sizeof b->name), b->name, states[word_of(b, &raw).state],
 		              (unsigned long long)atomic_load(&b->opened), (unsigned long long)atomic_load(&b->refused),
-		              count_held(all, b, true), (unsigned long long)atomic_load(&b->usual_us));
+		              count_held(all, b, true), (unsigned long long)atomic_load(&b->usual_us),
+		              (unsigned long long)s.calls, (unsigned long long)s.bad, (unsigned long long)s.slow);
 	}
+	(void)fprintf(f, "breakers    %u of %d in use, %llu calls found no room\n", used, CELLS,
+	              (unsigned long long)atomic_load(&all->area->without));
 }

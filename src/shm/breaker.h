@@ -41,8 +41,8 @@ struct breaker_terms {
 struct breakers *breakers_open(struct region *);
 void breakers_close(struct breakers *);
 
-/* The cell called so, made where there is none. NULL when there is no room: all is let through then, and nothing counted. It
- * stays valid as long as the region. */
+/* The cell called so, made where there is none. NULL when there is no room, which is logged once: all is let through then, and
+ * nothing counted. It stays valid as long as the region. */
 struct breaker *breaker_find(struct breakers *, struct view name);
 
 /* A call that was let through; ended exactly once. */
@@ -64,8 +64,14 @@ enum outcome {
 	OUTCOME_BAD,
 };
 
-/* `who` called: any hash. True: that opened it. */
-bool breaker_ended(const struct breaker_call *, const struct breaker_terms *, enum outcome, uint64_t who, int64_t now_us);
+enum breaker_turn {
+	BREAKER_STAYS,
+	BREAKER_OPENS,
+	BREAKER_CLOSES,
+};
+
+/* `who` called: any hash. What became of the breaker by that, told to one caller alone. */
+enum breaker_turn breaker_ended(const struct breaker_call *, const struct breaker_terms *, enum outcome, uint64_t who, int64_t now_us);
 
 /* Opens it whatever was counted; false when it is open already. And closes it: it is known to be well. */
 bool breaker_trip(struct breaker *, const struct breaker_terms *, int64_t now_us);
@@ -98,6 +104,7 @@ int64_t bulkhead_usual_us(const struct breaker *);
 
 /* --- after deaths, and for people --- */
 
-void breakers_describe(struct breakers *, FILE *);
+/* With what each has counted in the window. */
+void breakers_describe(struct breakers *, const struct breaker_terms *, int64_t now_us, FILE *);
 
 #endif

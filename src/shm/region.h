@@ -31,7 +31,7 @@ enum { REGION_SLOTS = 256 };
 	X(KEYS, (size_t)8 << 20)                 \
 	X(LIMITS, (size_t)12 << 20)              \
 	X(FLIGHTS, (size_t)1 << 20)              \
-	X(BREAKERS, (size_t)1 << 20)             \
+	X(BREAKERS, (size_t)2 << 20)             \
 	X(PROGRESS, (size_t)1 << 19)             \
 	X(STORE, (size_t)0)
 

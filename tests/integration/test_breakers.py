@@ -85,6 +85,8 @@ def test_what_hangs_is_refused_at_once_by_every_worker_until_it_is_well(host, n)
     at.hangs(False)
     wait_until(lambda: at.ask("/api/moods").status == 200, "it to be tried again", 10)
     wait_until(lambda: "closed" in (at.ask("/api/moods").status == 200 and at.breaker("moods reads")), "it to be closed")
+    for what in ("opens", "closes"):
+        assert f"the circuit breaker of moods (reads) {what}" in at.workers.output()
 
 
 def test_a_probe_that_fails_leaves_it_open(host):
@@ -111,6 +113,24 @@ def test_one_client_with_an_expensive_question_does_not_open_it_for_the_others(h
     assert "closed" in at.breaker("picky reads")
     # Where it hits most of them it does open.
     wait_until(lambda: [at.ask("/api/picky/2", key=key).status for key in (0, 1, 2, 3)].count(503) > 0, "its breaker to be open", 20)
+
+
+def test_clients_without_a_key_are_told_apart_as_the_rate_limit_does(host):
+    """By what a trusted proxy says, and by the network of an IPv6 address."""
+    at = host(sql="""GRANT SELECT ON public.picky TO composure_anonymous;
+                     SELECT composure.expose('public.picky', key => '{id}', deadline => '150ms', cache => 'public');""",
+              trusted_proxies="192.0.2.1", cache_bytes=0)
+    at.hangs(True)
+
+    def one(row, client, peer="192.0.2.1"):
+        with at.workers.fcgi() as c:
+            return c.ask("GET", f"/api/picky/{row}", {"X-Forwarded-For": client} if client else {}, REMOTE_ADDR=peer).status
+    for n in range(12):
+        assert one(1, "198.51.100.7") == 200
+        # The same proxy, and a client that takes another address of its network each time.
+        assert one(2, f"2001:db8:5:6::{n + 1:x}") == 504
+    assert "closed" in at.breaker("picky reads")
+    wait_until(lambda: [one(2, f"2001:db8:5:{n}::1") for n in range(4)].count(503) > 0, "its breaker to be open", 20)
 
 
 def test_clients_in_a_hurry_count_for_nothing(host):

@@ -83,6 +83,30 @@ static int64_t opens_at(int64_t now)
 	return now + wait_us;
 }
 
+/* There is a line that begins and ends so. */
+static void assert_described(const char *begin, const char *end)
+{
+	char *text = NULL;
+	size_t bytes;
+	FILE *f = open_memstream(&text, &bytes);
+	assert_non_null(f);
+	breakers_describe(a, &terms, NOW, f);
+	(void)fclose(f);
+	const char *line = strstr(text, begin), *rest = line ? strstr(line, end) : NULL;
+	assert_non_null(rest);
+	assert_ptr_equal(rest + strlen(end) - 1, strchr(line, '\n'));
+	free(text);
+}
+
+static void people_are_told_what_it_counts(void **state)
+{
+	(void)state;
+	calls(7, OUTCOME_GOOD, NOW);
+	calls(2, OUTCOME_BAD, NOW);
+	calls(1, OUTCOME_SLOW, NOW);
+	assert_described("breaker     users reads: closed, ", "; of 10 calls 2 failed, 1 were slow\n");
+}
+
 static void a_cell_is_the_same_for_all_workers(void **state)
 {
 	(void)state;
@@ -110,6 +134,15 @@ static void half_of_them_open_it_and_less_does_not(void **state)
 	calls(100, OUTCOME_BAD, NOW);
 	assert_int_equal(breaker_state(users, NOW, NULL), BREAKER_CLOSED);
 	calls(1, OUTCOME_BAD, NOW);
+	assert_int_equal(breaker_state(users, NOW, NULL), BREAKER_OPEN);
+}
+
+static void what_fails_counts_however_many_calls_there_were(void **state)
+{
+	(void)state;
+	/* A turn has room for 16383. */
+	calls(20000, OUTCOME_GOOD, NOW);
+	calls(20000, OUTCOME_BAD, NOW);
 	assert_int_equal(breaker_state(users, NOW, NULL), BREAKER_OPEN);
 }
 
@@ -161,9 +194,9 @@ static void open_it_lets_nobody_through_and_then_a_few(void **state)
 	assert_true(one.probe);
 	assert_true(passes(at, &two));
 	assert_false(passes(at, &three));
-	(void)breaker_ended(&one, &terms, OUTCOME_GOOD, ME, at);
+	assert_int_equal(breaker_ended(&one, &terms, OUTCOME_GOOD, ME, at), BREAKER_STAYS);
 	assert_int_equal(breaker_state(users, at, NULL), BREAKER_HALF_OPEN);
-	(void)breaker_ended(&two, &terms, OUTCOME_GOOD, ME, at);
+	assert_int_equal(breaker_ended(&two, &terms, OUTCOME_GOOD, ME, at), BREAKER_CLOSES);
 	assert_int_equal(breaker_state(users, at, NULL), BREAKER_CLOSED);
 }
 
@@ -176,7 +209,7 @@ static void each_probe_that_fails_doubles_the_time(void **state)
 		struct breaker_call probe;
 		now = opens_at(now);
 		assert_true(passes(now, &probe));
-		assert_true(breaker_ended(&probe, &terms, OUTCOME_BAD, ME, now));
+		assert_int_equal(breaker_ended(&probe, &terms, OUTCOME_BAD, ME, now), BREAKER_OPENS);
 		int64_t most = us < terms.open_max_us ? us : terms.open_max_us;
 		assert_in_range(opens_at(now) - now, most / 2, most + MS);
 	}
@@ -234,8 +267,8 @@ static void so_many_failures_in_a_row_open_it_at_once(void **state)
 	calls(1000, OUTCOME_GOOD, NOW);
 	for (unsigned i = 0; i < 5; i++) {
 		assert_true(breaker_pass(users, &server, NOW, S, &call, &wait_us));
-		bool opened = breaker_ended(&call, &server, i == 1 ? OUTCOME_GOOD : OUTCOME_BAD, ME, NOW);
-		assert_int_equal(opened, i == 4);
+		enum breaker_turn turn = breaker_ended(&call, &server, i == 1 ? OUTCOME_GOOD : OUTCOME_BAD, ME, NOW);
+		assert_int_equal(turn, i == 4 ? BREAKER_OPENS : BREAKER_STAYS);
 	}
 	assert_int_equal(breaker_state(users, NOW, NULL), BREAKER_OPEN);
 }
@@ -291,11 +324,12 @@ static void where_there_is_no_room_all_is_let_through(void **state)
 		none = breaker_find(a, view_make(name, (size_t)n));
 	}
 	assert_null(none);
+	assert_described("breakers    ", ", 1 calls found no room\n");
 	struct breaker_call call;
 	int64_t wait_us;
 	unsigned held;
 	assert_true(breaker_pass(none, &terms, NOW, S, &call, &wait_us));
-	assert_false(breaker_ended(&call, &terms, OUTCOME_BAD, ME, NOW));
+	assert_int_equal(breaker_ended(&call, &terms, OUTCOME_BAD, ME, NOW), BREAKER_STAYS);
 	assert_true(bulkhead_enter(a, none, 0, &held));
 	bulkhead_leave(a, none);
 	assert_int_equal(breaker_state(none, NOW, NULL), BREAKER_CLOSED);
@@ -307,8 +341,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		breaker_test(a_cell_is_the_same_for_all_workers),
+		breaker_test(people_are_told_what_it_counts),
 		breaker_test(too_few_calls_say_nothing),
 		breaker_test(half_of_them_open_it_and_less_does_not),
+		breaker_test(what_fails_counts_however_many_calls_there_were),
 		breaker_test(slow_calls_have_a_share_of_their_own),
 		breaker_test(what_was_before_the_window_is_forgotten),
 		breaker_test(one_client_does_not_open_it_for_the_others),
