@@ -239,6 +239,9 @@ enum status exchange_failed_beside(struct exchange *, const struct query *, enum
 /* Ends ex->query, if it is out, as one whose deadline is over, and calls the step. */
 void exchange_give_up(struct exchange *);
 
+/* Before it is routed: the deadline of what its path names, where that has one of its own. */
+void exchange_hurry(struct exchange *);
+
 /* Its last question failed with an SQLSTATE of that class ("53"). */
 bool exchange_failed_of(const struct exchange *, const char *class);
 

@@ -148,7 +148,10 @@ enum next identify(struct exchange *ex)
 	if (ex->query_done)
 		return answered(ex, &key);
 	struct key_record r;
-	switch (keycache_get(ex->service->keys, key.id, loop_now_us(ex->service->loop), &r)) {
+	enum key_state known = keycache_get(ex->service->keys, key.id, loop_now_us(ex->service->loop), &r);
+	if (known == KEY_OLD || known == KEY_MISSING)
+		exchange_hurry(ex);
+	switch (known) {
 	case KEY_KNOWN: return admit_key(ex, &r, &key);
 	case KEY_UNKNOWN: return refuse(ex);
 	case KEY_OLD: {

@@ -337,27 +337,55 @@ static bool choose_format(struct exchange *ex)
 	return true;
 }
 
+struct found {
+	struct route_path path;
+	const struct resource *resource; /* or a function */
+	const struct function *function;
+};
+
+/* What the path names. */
+static enum status find(const struct exchange *ex, struct found *out)
+{
+	struct route_path *path = &out->path;
+	*out = (struct found){ .resource = NULL };
+	enum status st = request_route(&ex->request, ex->arena, view_of(ex->service->settings->mount), path);
+	if (st != OK)
+		return st;
+	if (path->n == 0 || path->n > 2 || path->segment[0].n_parts != 1)
+		return ERR_NOT_FOUND;
+	struct view name = path->segment[0].part[0];
+	if (!view_eq(name, VIEW("rpc")))
+		out->resource = catalog_resource(ex->catalog, name);
+	else if (path->n == 2 && path->segment[1].n_parts == 1)
+		out->function = catalog_function(ex->catalog, path->segment[1].part[0]);
+	return out->resource || out->function ? OK : ERR_NOT_FOUND;
+}
+
+/* 0: it has what is allowed as a rule. */
+static int64_t own_deadline_us(const struct found *f)
+{
+	return f->function ? f->function->deadline_us : f->resource->deadline_us;
+}
+
+void exchange_hurry(struct exchange *ex)
+{
+	struct found f;
+	if (find(ex, &f) == OK && own_deadline_us(&f))
+		(void)set_deadline(ex, own_deadline_us(&f)); /* where it is over already its timer says so */
+}
+
 static enum next route(struct exchange *ex)
 {
-	struct route_path path;
-	enum status st = request_route(&ex->request, ex->arena, view_of(ex->service->settings->mount), &path);
+	struct found f;
+	enum status st = find(ex, &f);
 	if (st != OK)
 		return problem(ex, st, VIEW_NONE);
-	if (path.n == 0 || path.n > 2 || path.segment[0].n_parts != 1)
-		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
-	bool rpc = view_eq(path.segment[0].part[0], VIEW("rpc"));
-	if (rpc) {
-		if (path.n == 2 && path.segment[1].n_parts == 1)
-			ex->function = catalog_function(ex->catalog, path.segment[1].part[0]);
-	} else {
-		ex->resource = catalog_resource(ex->catalog, path.segment[0].part[0]);
-	}
-	if (!ex->resource && !ex->function)
-		return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
-	if (path.n == 2 && !rpc) {
-		if (path.segment[1].n_parts != ex->resource->n_key)
+	ex->resource = f.resource;
+	ex->function = f.function;
+	if (f.path.n == 2 && ex->resource) {
+		if (f.path.segment[1].n_parts != ex->resource->n_key)
 			return problem(ex, ERR_NOT_FOUND, VIEW_NONE);
-		ex->key = path.segment[1].part;
+		ex->key = f.path.segment[1].part;
 	}
 	ex->operation = ex->function ? operation_of_call(ex) : operation_of(ex);
 	if (!method_exposed(ex))
@@ -369,8 +397,7 @@ static enum next route(struct exchange *ex)
 	}
 	if (!choose_format(ex))
 		return DONE;
-	int64_t allowed_us = ex->function ? ex->function->deadline_us : ex->resource->deadline_us;
-	if (allowed_us && !set_deadline(ex, allowed_us))
+	if (own_deadline_us(&f) && !set_deadline(ex, own_deadline_us(&f)))
 		return too_late(ex);
 	return permitted(ex);
 }
@@ -823,7 +850,8 @@ static enum status read_status(const struct exchange *ex, struct view *detail)
 		                                  "42601", "22025", "22019" };
 	/* Or whatever PostgreSQL has against one of our parameters: data, or the name of something that is not there. */
 	bool value = ex->error_value.p &&
-	             (exchange_failed_of(ex, "22") || exchange_failed_of(ex, "42") || exchange_failed_of(ex, "3F") || exchange_failed_of(ex, "0A"));
+	             (exchange_failed_of(ex, "22") || exchange_failed_of(ex, "42") || exchange_failed_of(ex, "3F") ||
+	              exchange_failed_of(ex, "0A"));
 	for (size_t i = 0; i < ARRAY_LEN(unreadable); i++)
 		value |= strcmp(ex->sqlstate, unreadable[i]) == 0;
 	if (value && ex->operation == OP_ITEM)

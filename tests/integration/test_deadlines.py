@@ -1,12 +1,18 @@
 """How long a request may take: what the resource allows, what the client waits for, and the time it queued before us."""
 
 import json
+import os
+import random
+import subprocess
 import time
 
 import pytest
 
-from harness.process import wait_until
+from harness.cluster import Cluster
+from harness.process import as_user, wait_until
+from harness.shared import ask as ask_once
 from harness.shared import auth
+from harness.tunnel import Tunnel
 
 SLOW = """
 CREATE FUNCTION public.slow(s float8) RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM pg_sleep(s); RETURN 1; END$$;
@@ -116,3 +122,63 @@ def test_it_counts_only_where_it_is_said_that_it_does(ask):
     trusting = ask(request_start=1)
     for start in ("nonsense", "t=12", f"t={time.time() + 30:.3f}"):
         wait_until(lambda: trusting("/api/users/1", X_Request_Start=start).status == 200, "an answer")
+
+
+def timed(workers, uri, key):
+    begin = time.monotonic()
+    answer = ask_once(workers, uri, key)
+    answer.took = time.monotonic() - begin
+    return answer
+
+
+def test_the_question_for_the_key_is_part_of_it(own_cluster, own_database, worker):
+    own_database.sql("SELECT composure.expose('public.countries', deadline => '200ms')")
+    made, key = worker(own_database, breaker_silence_ms=5000), own_database.keys["demo"]
+    fresh = own_database.create_key("never seen", role="api_user", plan=None)
+    wait_until(lambda: ask_once(made, "/api/countries?limit=1", key).status == 200, "the resource to be known")
+    own_cluster.freeze()
+    try:
+        answer = timed(made, "/api/countries?limit=2", fresh)
+    finally:
+        own_cluster.thaw()
+    assert (answer.status, code(answer)) == (504, "deadline_exceeded")
+    assert 0.2 <= answer.took < 1.5
+
+
+@pytest.fixture
+def encrypted(new_home):
+    """(cluster, address): over TCP it can be had encrypted; its certificate is its own word."""
+    cluster, address = Cluster(new_home, "tls"), f"127.{os.getpid() % 250 + 1}.{random.randrange(250)}.1"
+    key, certificate = cluster.data / "server.key", cluster.data / "server.crt"
+    subprocess.run(as_user(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+                            "-keyout", key, "-out", certificate]), check=True, stderr=subprocess.DEVNULL, cwd=new_home.path)
+    key.chmod(0o600)
+    cluster.settings = {"ssl": "on", "listen_addresses": address}
+    cluster.restart()
+    yield cluster, address
+    cluster.stop()
+
+
+def test_it_holds_while_a_tls_handshake_hangs(encrypted, worker):
+    cluster, address = encrypted
+    database = cluster.create_database("own")
+    database.migrate()
+    database.load_demo(rows=10)
+    tunnel, key = Tunnel(cluster, address), database.keys["demo"]
+    try:
+        made = worker(database, dsn=f"host=127.0.0.1 port={tunnel.port} dbname=own user=composure_worker sslmode=require",
+                      deadline_ms=700, cache_bytes=0)
+        wait_until(lambda: ask_once(made, "/api/users/1", key).status == 200, "an answer")
+        assert database.value("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+                              " WHERE usename = 'composure_worker'")
+        tunnel.answers = 1  # that it does speak TLS
+        tunnel.cut()
+        for _ in range(4):
+            answer = timed(made, "/api/users/2", key)
+            assert answer.status in (503, 504) and answer.took < 1.5
+            assert timed(made, "/healthz", None).took < 0.5
+        assert tunnel.held
+        tunnel.answers = None
+        wait_until(lambda: ask_once(made, "/api/users/2", key).status == 200, "an answer again", 10)
+    finally:
+        tunnel.stop()

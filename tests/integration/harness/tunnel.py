@@ -9,15 +9,16 @@ from .process import wait_until
 
 
 class Tunnel(threading.Thread):
-    """Listens on 127.0.0.1:.port and carries each connection to the cluster's Unix socket.
+    """Listens on 127.0.0.1:.port and carries each connection to the cluster: its Unix socket, or its TCP port at an address.
 
     .hold_at: a connection that is about to send this text is held from then on: neither side hears of the other again.
     .answers: so many bytes of PostgreSQL's are carried on a connection that is made from now on; None: all.
     .held: how many are held."""
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, address=None):
         super().__init__(daemon=True)
-        self.target = f"{cluster.sockets}/.s.PGSQL.{PORT}"
+        self.family = socket.AF_INET if address else socket.AF_UNIX
+        self.target = (address, PORT) if address else f"{cluster.sockets}/.s.PGSQL.{PORT}"
         self.hold_at, self.answers, self.held = None, None, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -34,12 +35,12 @@ class Tunnel(threading.Thread):
                 elif key.fileobj in self.other:
                     self.carry(key.fileobj)
             if self.cutting:
-                for end in list(self.other):
-                    self.close(end)
+                while self.other:
+                    self.close(next(iter(self.other)))
                 self.cutting = False
 
     def take(self):
-        near, far = self.listener.accept()[0], socket.socket(socket.AF_UNIX)
+        near, far = self.listener.accept()[0], socket.socket(self.family)
         try:
             far.connect(self.target)
         except OSError:
@@ -78,6 +79,7 @@ class Tunnel(threading.Thread):
             if one in self.selector.get_map():
                 self.selector.unregister(one)
             del self.other[one]
+            self.left.pop(one, None)
             one.close()
 
     def cut(self):
