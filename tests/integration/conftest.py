@@ -8,6 +8,8 @@ Servers and workers that a test makes end with the test; a worker that does not 
 sanitizer has something to say, fails it. What they wrote is shown when a test fails.
 """
 
+import itertools
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,9 +19,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import servers  # noqa: E402
-from harness.cluster import Cluster  # noqa: E402
+from harness.cluster import Cluster, Database, filled  # noqa: E402
 from harness.process import Home  # noqa: E402
 from harness.replica import Replica  # noqa: E402
+from harness.side_by_side import SideBySide  # noqa: E402
 from harness.tap import Tap  # noqa: E402
 
 LOG_TAIL = 6000  # characters of each program's output that a failed test shows
@@ -30,16 +33,27 @@ def pytest_addoption(parser):
 
 
 def interrupt(*_):
+    """Once: what follows is cleaning up. A Ctrl-C reaches all processes, and each is told by its parent, too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: for one build alone, the one without sanitizers (see run)")
-    signal.signal(signal.SIGTERM, interrupt)  # the fixtures clean up
+    config.addinivalue_line("markers", "alone: times something, or takes all of the machine: not beside other tests")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)  # the fixtures clean up
     if config.getoption("--tap"):
+        tap = Tap()
         config.pluginmanager.unregister(name="terminalreporter")
-        config.pluginmanager.register(Tap(), "tap")
+        config.pluginmanager.register(tap, "tap")
+        processes = int(os.environ.get("COMPOSURE_JOBS") or 1)
+        if processes > 1:
+            beside = SideBySide(processes, tap.failed, before=filled)
+            config.pluginmanager.register(beside, "side by side")
+            tap.is_part = lambda: beside.is_child
 
 
 @pytest.fixture(scope="session")
@@ -52,23 +66,20 @@ def home():
 
 @pytest.fixture(scope="session")
 def shared_cluster(home):
-    cluster = Cluster(home)
+    cluster = Cluster(home, data=filled()[0])
     yield cluster
     cluster.stop()
 
 
 @pytest.fixture(scope="session")
 def demo_template(shared_cluster):
-    """A database with the demo, only ever copied. Returns its name and keys."""
-    database = shared_cluster.create_database("demo_template")
-    database.migrate()
-    database.load_demo(rows=1000)
-    return database
+    """A database with the demo, only ever copied. It has its name and keys."""
+    return Database(shared_cluster, "own", filled()[1])
 
 
 @pytest.fixture(scope="session")
 def migrated_template(shared_cluster):
-    database = shared_cluster.create_database("migrated_template")
+    database = shared_cluster.create_database("migrated")
     database.migrate()
     return database
 
@@ -80,21 +91,19 @@ def cluster(shared_cluster):
 
 
 @pytest.fixture
-def own_cluster(new_home):
-    """PostgreSQL for one test alone: .stop() .kill() .restart() .freeze() .thaw()"""
-    cluster = Cluster(new_home)
+def own_cluster(request, new_home):
+    """PostgreSQL for one test alone: .stop() .kill() .restart() .freeze() .thaw(). Nobody has migrated anything in it, but
+    for own_database."""
+    cluster = Cluster(new_home, data=filled()[0] if "own_database" in request.fixturenames else None)
     yield cluster
     if cluster.process.alive():
-        cluster.stop()
+        cluster.stop(signal.SIGQUIT)
 
 
 @pytest.fixture
 def own_database(own_cluster):
     """The demo in own_cluster."""
-    database = own_cluster.create_database("own")
-    database.migrate()
-    database.load_demo(rows=1000)
-    return database
+    return Database(own_cluster, "own", filled()[1])
 
 
 @pytest.fixture
@@ -117,9 +126,8 @@ def new_home():
     home.remove()
 
 
-def copy_of(template, count=[0]):
-    count[0] += 1
-    database = template.cluster.create_database(f"test_{count[0]}", template.name)
+def copy_of(template, count=itertools.count(1)):
+    database = template.cluster.create_database(f"test_{next(count)}", template.name)
     database.keys = dict(template.keys)
     return database
 
@@ -131,15 +139,28 @@ def database(demo_template):
 
 
 @pytest.fixture
-def fresh_database(demo_template):
-    """A copy of the demo for one test alone."""
-    return copy_of(demo_template)
+def copies():
+    """copies(template): a copy until the test ends."""
+    made = []
+
+    def copy(template):
+        made.append(copy_of(template))
+        return made[-1]
+    yield copy
+    for database in made:
+        database.cluster.drop_database(database.name)
 
 
 @pytest.fixture
-def bare_database(migrated_template):
+def fresh_database(copies, demo_template):
+    """A copy of the demo for one test alone."""
+    return copies(demo_template)
+
+
+@pytest.fixture
+def bare_database(copies, migrated_template):
     """Migrated, nothing exposed, for one test alone."""
-    return copy_of(migrated_template)
+    return copies(migrated_template)
 
 
 @pytest.fixture
