@@ -528,11 +528,12 @@ BEGIN
       SELECT r.name,
              CASE WHEN r.gone OR f.volatile IS NOT NULL THEN 'none'
                   WHEN 'public' = ANY (string_to_array(r.cache, ', ')) THEN 'public'
+                  WHEN 'private' = ANY (string_to_array(r.cache, ', ')) THEN 'identity'
                   WHEN r.relkind IN ('r', 'p') AND NOT r.relrowsecurity THEN 'role'
                   ELSE 'identity' END AS scope,
              CASE WHEN r.gone THEN format('its %s is gone', r.kind)
                   WHEN f.volatile IS NOT NULL THEN format('reading it calls %s(), which is volatile', f.volatile)
-                  WHEN 'public' = ANY (string_to_array(r.cache, ', ')) THEN 'by its cache policy'
+                  WHEN string_to_array(r.cache, ', ') && '{public,private}' THEN 'by its cache policy'
                   WHEN r.kind = 'function' THEN 'a function'
                   WHEN r.relkind IN ('r', 'p') AND NOT r.relrowsecurity THEN 'a table without row-level security'
                   WHEN r.relkind IN ('r', 'p') THEN 'a table under row-level security'

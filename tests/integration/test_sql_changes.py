@@ -642,6 +642,7 @@ SHAPES = [
     ("a parent with children", "", "base", {}, "role", None, "without row-level security"),
     ("public", "GRANT SELECT ON public.users TO composure_anonymous", "users", {"cache": "public, ttl=9"}, "public", None, "by its cache policy"),
     ("public without a ttl", "GRANT SELECT ON public.users TO composure_anonymous", "users", {"cache": "public, max-age=9"}, "public", None, "by its"),
+    ("private by word", "", "users", {"cache": "private, ttl=9"}, "identity", None, "by its cache policy"),
     ("no cache policy", "", "users", {"cache": None}, "role", None, "without row-level security"),
     ("policies that are not on", "CREATE POLICY p ON public.users USING (name = public.mine())", "users", {}, "role", None, "without"),
     ("a policy on settings", RLS + "CREATE POLICY p ON public.users USING (name = current_setting('composure.tenant', true))",

@@ -55,6 +55,18 @@ def seen_in(answer):
     return answer.status, answer.body if answer.status == 200 else b"", *(answer.headers.get(n) for n in ("etag", "vary", "cache-control"))
 
 
+def test_private_is_for_one_key_alone(fresh_database, workers):
+    fresh_database.sql("SELECT composure.expose('public.users', cache => 'private, ttl=60')")
+    w = workers(1, fresh_database)
+    other = fresh_database.create_key("another", role="api_user", plan=None)
+
+    def status(key):
+        with w.fcgi() as c:
+            return c.ask("GET", "/api/users/1", auth(key)).headers["cache-status"]
+    wait_until(lambda: "hit" in status(fresh_database.keys["demo"]), "a hit")
+    assert "fwd=uri-miss" in status(other)
+
+
 @pytest.mark.parametrize("collide", [None, pytest.param(1, marks=pytest.mark.skipif(not POINTS, reason="configured without --enable-test-points"))],
                          ids=["apart", "one hash for all"])
 def test_nobody_gets_what_was_kept_for_another(fresh_database, new_home, workers, capsys, collide):
