@@ -346,8 +346,9 @@ def test_a_file_that_is_not_ours_is_not_touched_and_memory_is_private(how, which
     untouched = spoil(files(place)[which], how, new_home)
     made = workers(2, database, runtime_dir=place)
     right(made, database, 2)
-    ready = ask(made, "/readyz")
-    assert ready.status == 200 and NOTE in ready.body
+    # Each reads its own catalog.
+    ready = wait_until(lambda: (a := ask(made, "/readyz")).status == 200 and a, "/readyz of whoever answers")
+    assert NOTE in ready.body
     assert str(place).encode() not in ready.body
     assert "not shared" in made.output()
     assert untouched()
