@@ -169,25 +169,42 @@ def test_bad_settings_are_told_in_a_line(fresh_database, workers):
 # --- never over, never much under ---
 
 
-def sum_of(runs):
-    seen = [s for run in runs for s in run.result().values()]
-    assert not any(s.failed for s in seen), seen
-    return {status: sum(s.status.get(status, 0) for s in seen) for status in {c for s in seen for c in s.status}}
+class Answered:
+    """What came of runs beside one another: .status, all .asked, the .seconds for which they asked, .failed without an answer."""
+
+    def __init__(self, runs):
+        seen = [s for run in runs for s in run.result().values()]
+        self.status = {status: sum(s.status.get(status, 0) for s in seen) for status in {c for s in seen for c in s.status}}
+        self.asked, self.failed = sum(s.answered for s in seen), sum(s.failed for s in seen)
+        self.seconds = min(s.answered / s.rate if s.rate else 0 for s in seen)
+
+    def __getitem__(self, status):
+        return self.status.get(status, 0)
+
+    def least(self, share, tokens):
+        """What has to be admitted where that share of the tokens is promised: no more than was asked for, and where that is
+        hardly more than there were, chance has it that some came when there was none."""
+        return share * tokens if self.asked > 2 * tokens else (share - 0.15) * min(tokens, self.asked)
 
 
-def storm(hosts, key=None, seconds=SECONDS, headers_of=None, uri="/api/users/{}"):
-    """Both hosts at once, by 64 clients: what was answered, and for how long it lasted."""
+def begin(hosts, key=None, seconds=SECONDS, headers_of=None, uri="/api/users/{}"):
+    """64 clients at both hosts."""
+    return [Load(h, Stream("all", uri, key, connections=CLIENTS // 2, headers_of=headers_of), seconds=seconds) for h in hosts]
+
+
+def storm(hosts, key=None, **more):
+    """What was answered, and for how long it lasted."""
     began = time.monotonic()
-    runs = [Load(h, Stream("all", uri, key, connections=CLIENTS // 2, headers_of=headers_of), seconds=seconds) for h in hosts]
-    answered = sum_of(runs)
+    answered = Answered(begin(hosts, key, **more))
+    assert not answered.failed
     return answered, time.monotonic() - began
 
 
-def judge(admitted, rate, burst, took, least=0.95, bursts=1):
-    most = burst * bursts + rate * took
-    print(f"# {admitted} admitted of {most:.0f} in {took:.1f} s: {admitted / most:.3f}")
+def judge(answered, rate, burst, took, least=0.95, bursts=1):
+    admitted, most = answered[200], burst * bursts + rate * took
+    print(f"# {admitted} of {answered.asked} admitted, of {most:.0f} in {took:.1f} s: {admitted / most:.3f}")
     assert admitted <= 1.01 * most
-    assert admitted >= least * (burst + rate * (took - 0.2))
+    assert admitted >= answered.least(least, burst + rate * (answered.seconds - 0.2))
 
 
 @pytest.mark.once
@@ -195,8 +212,8 @@ def test_two_hosts_admit_no_more_than_one_bucket_has(fresh_database, hosts):
     key = limited(fresh_database, 500, 1000)
     both = hosts(fresh_database)
     answered, took = storm(both, key)
-    assert set(answered) == {200, 429}
-    judge(answered[200], 500, 1000, took)
+    assert set(answered.status) <= {200, 429}
+    judge(answered, 500, 1000, took)
 
 
 @pytest.mark.once
@@ -209,10 +226,10 @@ def test_a_thousand_keys_have_a_thousand_buckets(fresh_database, hosts, new_home
     both = hosts(fresh_database, key_ttl_ms=600000)
     first, before = storm(both, headers_of=file, seconds=3)  # the keys are looked up, and the bursts spent
     answered, took = storm(both, headers_of=file, seconds=SECONDS)
-    assert set(answered) == {200, 429}
-    print(f"# {answered[200]} admitted of {1000 * took:.0f} in {took:.1f} s, {first[200]} before")
+    assert set(answered.status) <= {200, 429}
+    print(f"# {answered[200]} of {answered.asked} admitted, of {1000 * took:.0f} in {took:.1f} s, {first[200]} before")
     assert answered[200] + first[200] <= 2000 + 1000 * (took + before)
-    assert answered[200] >= 0.95 * 1000 * (took - 0.2)
+    assert answered[200] >= answered.least(0.95, 1000 * (answered.seconds - 0.2))
     admitted = "SELECT coalesce(sum(admitted), 0), max(admitted) FROM composure.usage WHERE plan = 'small'"
     total, most = wait_until(lambda: [r for r in fresh_database.sql(admitted) if r[0] == first[200] + answered[200]],
                              "the last reports")[0]
@@ -221,25 +238,35 @@ def test_a_thousand_keys_have_a_thousand_buckets(fresh_database, hosts, new_home
 
 
 def test_killed_workers_take_no_more_than_their_lease_along(fresh_database, hosts):
-    key = limited(fresh_database, 500, 1000)
+    rate, burst, lease = 500, 1000, 125  # a quarter of a second's worth, says doc/rate-limits.md
+    key = limited(fresh_database, rate, burst)
     both = hosts(fresh_database)
-    done = threading.Event()
+    done, kills = threading.Event(), []
 
     def kill():
-        while not done.wait(random.uniform(0.1, 0.4)):
+        while not done.wait(random.uniform(0.2, 0.6)):
             host = random.choice(both)
-            random.choice([p for p in host.processes if p.alive()]).kill()
+            kills.append(random.choice([p for p in host.processes if p.alive()]))
+            kills[-1].kill()
             host.start_one()
 
-    killer = threading.Thread(target=kill)
-    killer.start()
+    def there():
+        return fresh_database.sql("SELECT tokens, extract(epoch FROM clock_timestamp()) FROM composure.usage WHERE id = %s", id_of(key))[0]
+
     began = time.monotonic()
-    runs = [Load(h, Stream("all", "/api/users/{}", key, connections=CLIENTS // 2), seconds=SECONDS) for h in both]
-    admitted = sum(s.status.get(200, 0) for run in runs for s in run.result().values())
+    first = Answered(begin(both, key, seconds=1))  # the burst is gone, and no bucket too full to take more
+    killer = threading.Thread(target=kill)
+    before, since = map(float, there())
+    killer.start()
+    answered = Answered(begin(both, key))
+    after, until = map(float, there())
     took = time.monotonic() - began
     done.set()
     killer.join()
-    judge(admitted, 500, 1000, took, least=0.8)
+    taken = before + rate * (until - since) - after
+    print(f"# {first[200]} and {answered[200]} admitted, {taken:.0f} taken, {len(kills)} kills, {answered.failed} without an answer")
+    assert first[200] + answered[200] <= 1.01 * (burst + rate * took)
+    assert taken - answered[200] - answered.failed <= (len(kills) + len(both)) * lease
 
 
 @pytest.mark.once
@@ -251,7 +278,7 @@ def test_steps_of_the_databases_clock_give_a_burst_each_at_most(fresh_database, 
         'BEGIN RETURN pg_catalog.clock_timestamp() + (SELECT by FROM composure.step); END'""")
     both = hosts(fresh_database)
     began = time.monotonic()
-    runs = [Load(h, Stream("all", "/api/users/{}", key, connections=CLIENTS // 2), seconds=SECONDS) for h in both]
+    runs = begin(both, key)
     usage = "SELECT admitted + refused FROM composure.usage WHERE id = %s"
     forward = 0
     for step in ("-1 hour", "0", "-0.5 seconds", "2 hours", "-1 day"):
@@ -261,28 +288,27 @@ def test_steps_of_the_databases_clock_give_a_burst_each_at_most(fresh_database, 
         old = fresh_database.value("SELECT extract(epoch FROM by) FROM composure.step")
         fresh_database.sql("UPDATE composure.step SET by = %s::interval", step)
         forward += fresh_database.value("SELECT extract(epoch FROM by) FROM composure.step") > old
-    admitted = sum(s.status.get(200, 0) for run in runs for s in run.result().values())
-    took = time.monotonic() - began
-    judge(admitted, 200, 300, took, bursts=1 + forward, least=0.8)
+    answered = Answered(runs)
+    judge(answered, 200, 300, time.monotonic() - began, bursts=1 + forward, least=0.8)
 
 
 @pytest.mark.once
 def test_a_crash_of_postgresql_fills_no_bucket(own_cluster, own_database, hosts):
     key = limited(own_database, 500, 1000)
     both = hosts(own_database)
-    first, before = storm(both, key, seconds=1, uri="/api/nothing")  # the burst is gone
     began = time.monotonic()
-    runs = [Load(h, Stream("all", "/api/nothing", key, connections=CLIENTS // 2), seconds=SECONDS) for h in both]
+    first, _ = storm(both, key, seconds=1, uri="/api/nothing")  # the burst is gone
+    runs = begin(both, key, uri="/api/nothing")
     usage = "SELECT admitted + refused FROM composure.usage WHERE id = %s"
     before = own_database.value(usage, id_of(key))
     wait_until(lambda: own_database.value(usage, id_of(key)) > before, "requests before the crash")
     own_cluster.kill()
     own_cluster.start()
-    admitted = sum(s.status.get(404, 0) for run in runs for s in run.result().values())
+    answered = Answered(runs)
     took = time.monotonic() - began
-    print(f"# {first} and {admitted} in {before:.1f} and {took:.1f} s")
-    assert first[404] + admitted <= 1.01 * (1000 + 500 * (took + before))
-    assert admitted >= 0.7 * 500 * took, "while PostgreSQL starts again a host goes on at its share"
+    print(f"# {first[404]} and {answered[404]} of {answered.asked} in {took:.1f} s")
+    assert first[404] + answered[404] <= 1.01 * (1000 + 500 * took)
+    assert answered[404] >= answered.least(0.7, 500 * answered.seconds), "while PostgreSQL starts again a host goes on at its share"
 
 
 def test_low_rates_are_exact(fresh_database, hosts):
@@ -303,8 +329,8 @@ def test_low_rates_are_exact(fresh_database, hosts):
         t.start()
     for t in threads:
         t.join()
-    assert time.monotonic() - began < 12, "a sixth one would have been right by now"
-    assert sorted(set(statuses)) == [200, 429] and statuses.count(200) == 5
+    due = int((time.monotonic() - began) / 12)  # where that took long a sixth one is right
+    assert sorted(set(statuses)) == [200, 429] and 5 <= statuses.count(200) <= 5 + due
 
 
 @pytest.mark.once
@@ -351,13 +377,13 @@ def test_a_hot_key_leases_once_in_fifty_requests(fresh_database, hosts):
     fresh_database.sql(f"ALTER DATABASE {fresh_database.name} SET track_functions = 'all'")
     key = limited(fresh_database, 500, 1000)
     both = hosts(fresh_database)
-    answered, _ = storm(both, key)
+    answered, took = storm(both, key)
     admitted = answered[200]
     wait_until(lambda: fresh_database.value("SELECT admitted FROM composure.usage WHERE id = %s", id_of(key)) >= admitted,
                "the last report")
     calls = wait_until(lambda: leases(fresh_database), "the statistics")
     print(f"# {calls} leases for {admitted} admitted: one in {admitted / calls:.0f}")
-    assert calls * 50 <= admitted
+    assert calls * 50 <= 1000 + 500 * took, "where fewer are wanted than there are, no more leases than for all"
 
 
 def test_a_429_and_a_token_that_is_there_ask_nobody(own_cluster, own_database, worker):
@@ -387,11 +413,11 @@ def test_without_postgresql_a_host_goes_on_at_its_share(own_cluster, own_databas
     assert answered[404] >= 100
     getattr(own_cluster, how)()
     answered, took = storm(both, key, seconds=4, uri="/api/nothing")
-    assert set(answered) == {404, 429}, "answered at once, with or without PostgreSQL"
-    print(f"# {answered} in {took:.1f} s")
+    assert set(answered.status) == {404, 429}, "answered at once, with or without PostgreSQL"
+    print(f"# {answered.status} in {took:.1f} s")
     # What was leased before, and came in since the first storm, is a second's at most; there is no second burst.
     assert answered[404] <= 100 * took + 60
-    assert answered[404] >= 50 * took - 20
+    assert answered[404] >= 50 * answered.seconds - 20
     own_cluster.start() if how == "kill" else own_cluster.thaw()
     wait_until(lambda: get(both[0], key).status == 200, "an answer out of the database")
 
