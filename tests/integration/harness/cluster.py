@@ -43,9 +43,17 @@ def empty_data():
     return shrunk(data)
 
 
+def copy_data(origin, data):
+    subprocess.run(["cp", "-a", "--reflink=auto", origin, data], check=True)
+
+
 def shrunk(data):
     """Without the log, which is half of it, but for what it takes to start."""
-    subprocess.run(as_user([newest_bin() / "pg_resetwal", "-D", data]), check=True, stdout=subprocess.DEVNULL)
+    told = subprocess.run([newest_bin() / "pg_controldata", data], check=True, stdout=subprocess.PIPE, text=True).stdout
+    needed = re.search(r"REDO WAL file: *(\w+)", told).group(1)
+    for segment in (data / "pg_wal").iterdir():
+        if segment.is_file() and segment.name != needed:
+            segment.unlink()
     return data
 
 
@@ -70,13 +78,14 @@ class Cluster:
         self.sockets = home.folder(name)
         self.process = None
         self.frozen = []
-        subprocess.run(["cp", "-a", "--reflink=auto", data or empty_data(), self.data], check=True)
+        self.origin = data or empty_data()
+        copy_data(self.origin, self.data)
         self.start()
 
     def start(self):
         settings = {"listen_addresses": "", "unix_socket_directories": self.sockets, "port": PORT, "fsync": "off",
                     "synchronous_commit": "on", "full_page_writes": "off", "max_connections": 100,
-                    "max_wal_size": "1GB", "shared_buffers": "64MB", "log_line_prefix": "%m [%p] %u@%d ", **self.settings}
+                    "max_wal_size": "1GB", "wal_keep_size": "256MB", "shared_buffers": "64MB", "log_line_prefix": "%m [%p] %u@%d ", **self.settings}
         argv = [self.bin / "postgres", "-D", self.data]
         for key, value in settings.items():
             argv += ["-c", f"{key}={value}"]

@@ -5,7 +5,7 @@ import re
 # What PostgreSQL, libpq or this machine would say, and a client must not see.
 LEAKS = re.compile(
     r"(?i:sqlstate|syntax error|pg_catalog|relation \"|constraint \"|violates|duplicate key|composure_worker|libpq|"
-    r"invalid input syntax|/tmp/|/var/|/usr/|password)|\bSELECT\b|\bINSERT\b|CONTEXT:|HINT:|DETAIL:")
+    r"invalid input syntax|/tmp/|/dev/|/var/|/usr/|password)|\bSELECT\b|\bINSERT\b|CONTEXT:|HINT:|DETAIL:")
 
 
 def is_problem(answer, status, code=None):

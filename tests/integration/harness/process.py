@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -46,6 +47,14 @@ def free_port():
         return s.getsockname()[1]
 
 
+def place_for_files():
+    """/dev/shm where there is room: thousands of small files cost a file system on a disk several times the processor time."""
+    memory = os.statvfs("/dev/shm")
+    available = int(re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text()).group(1)) << 10
+    roomy = min(memory.f_bavail * memory.f_frsize, available) > 6 << 30
+    return "/dev/shm" if roomy and not memory.f_flag & os.ST_NOEXEC else "/tmp"
+
+
 def as_user(argv):
     """The command that runs argv as USER and dies with us, however we end."""
     prefix = ["setpriv", "--pdeathsig", "KILL"]
@@ -58,7 +67,7 @@ class Home:
     """A short-named folder of USER's: Unix socket paths end at 107 bytes, and the checkout may be closed to USER."""
 
     def __init__(self):
-        self.path = Path(tempfile.mkdtemp(prefix="cmps-", dir="/tmp"))
+        self.path = Path(tempfile.mkdtemp(prefix="cmps-", dir=place_for_files()))
         self.give(self.path)
         self.path.chmod(0o755)
         self.shared = None

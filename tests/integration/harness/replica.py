@@ -1,14 +1,13 @@
 """A second cluster that follows the first one by streaming replication, and may be promoted."""
 
 import signal
-import subprocess
 
-from .cluster import PORT, Cluster, newest_bin
-from .process import as_user, environment, wait_until
+from .cluster import PORT, Cluster, copy_data, newest_bin
+from .process import wait_until
 
 
 class Replica(Cluster):
-    """Made by pg_basebackup -R from `primary`, which goes on meanwhile."""
+    """What `primary` was when it was new, and then follows it: pg_basebackup would take a second."""
 
     def __init__(self, home, primary, name="replica", **settings):
         self.home, self.name, self.settings = home, name, settings
@@ -18,10 +17,13 @@ class Replica(Cluster):
         self.process = None
         self.network = None
         self.frozen = []
-        subprocess.run(
-            as_user([self.bin / "pg_basebackup", "-D", self.data, "-h", primary.sockets, "-p", PORT, "-U", "postgres", "-R",
-                     "-X", "stream", "-c", "fast", "--no-sync"]),
-            env=environment(home), cwd=home.path, check=True, stdout=subprocess.DEVNULL)
+        self.origin = primary.origin
+        copy_data(self.origin, self.data)
+        for changed in ("postgresql.auto.conf", "pg_hba.conf"):
+            copy_data(primary.data / changed, self.data)
+        with open(self.data / "postgresql.auto.conf", "a") as file:
+            file.write(f"primary_conninfo = 'host={primary.sockets} port={PORT} user=postgres'\n")
+        home.file(f"{name}/data/standby.signal", "")
         self.start()
 
     def value(self, text, *parameters):

@@ -12,6 +12,12 @@ import pytest
 
 PR_SET_PDEATHSIG = 1
 
+# Half a minute and more, and most of it waiting.
+LONGEST = {name: n for n, name in enumerate((
+    "test_faults", "test_script_server", "test_limits", "test_feed_stress", "test_region", "test_replicas", "test_writing",
+    "test_breakers", "test_never_stale", "test_store_crash", "test_slow_clients", "test_leaving", "test_failover", "test_store",
+    "test_crash", "test_walks", "test_web_servers", "test_partial", "test_in_force"))}
+
 
 class Counter:
     """Counts for processes that have been forked. Who is killed while counting holds up nobody: the kernel unlocks."""
@@ -94,11 +100,11 @@ class SideBySide:
 
 
 def groups_of(items):
-    """The tests of each file, the most first."""
+    """The tests of each file, those that take longest first, then those of which there are most."""
     files = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    return sorted(files.values(), key=len, reverse=True)
+    return sorted(files.values(), key=lambda tests: (LONGEST.get(tests[0].path.stem, len(LONGEST)), -len(tests)))
 
 
 def run(session, items):
