@@ -205,7 +205,7 @@ void replicas_round(struct replicas *all, bool holding)
 {
 	struct service *s = all->service;
 	int64_t now = loop_now_us(s->loop);
-	/* Of all workers the one that asks it all the time: the others may not have noticed yet. */
+	/* Of all workers the one that asks it all the time: the others need not have noticed that it is away. */
 	if (holding && primary_answers(s, now))
 		progress_saw(s->progress, now);
 	for (unsigned i = 0; i < all->n; i++) {
@@ -224,19 +224,14 @@ void replicas_round(struct replicas *all, bool holding)
 
 /* --- which one --- */
 
-/* While the primary is away nobody can be further behind than it was when it was there last. Where only the feed fails (its
- * table is locked, its function is another version's), the primary goes on and leaves them behind. */
-static int64_t reference_us(const struct service *s, int64_t now)
-{
-	return primary_answers(s, now) ? now : progress_seen_us(s->progress);
-}
-
+/* How far behind is told from when the primary was last seen to be well: from now, mostly. While it is away nobody falls further
+ * behind; where only its feed fails (its table is locked, its function is another version's), it goes on and leaves them behind. */
 static bool may_serve(const struct replica *r, uint64_t least, int64_t most_us, int64_t now)
 {
 	const struct service *s = r->all->service;
 	struct progress_replica p = progress_replica(s->progress, r->n);
 	return !is_silent(r, now) && pool_reachable(r->pool, NULL) && p.lsn && p.lsn >= least && p.as_of_us &&
-	       reference_us(s, now) - p.as_of_us <= most_us;
+	       progress_seen_us(s->progress) - p.as_of_us <= most_us;
 }
 
 bool replicas_serve(const struct service *s)
