@@ -42,7 +42,7 @@ enum {
 	SETTLED_US = 1000000, /* a connection that is lost sooner counts as one that could not be made */
 	VITAL_US = 20000,     /* that a vital query waits before it gets a connection of its own */
 	LOOK_US = 50000,      /* between two looks whether the breaker lets an attempt through */
-	DEAD_US = 300000,     /* no answer for so long after somebody has heard of the server again */
+	DEAD_US = 600000,     /* no answer for so long after somebody has heard of the server again: TCP repeats itself sooner */
 	NOT_RUN_US = 50000,   /* after a gap like that nothing is known of the silence of others */
 	DOWN_WAITING = 64,    /* queries that may wait for the next attempt while PostgreSQL is down */
 	CLASSES_KEPT = 1024,
@@ -1536,6 +1536,8 @@ int64_t pool_silent_us(const struct pool *p)
 	if (since == INT64_MAX || loop_gap_us(p->loop) > NOT_RUN_US)
 		return 0;
 	/* Another worker has heard of it since: what stands here has its time to answer (DEAD_US), and is closed. */
+	if (any_in_doubt(p) && !p->well_us && !is_open(p))
+		return 0;
 	int64_t heard_us = p->answered_us > p->well_us ? p->answered_us : p->well_us;
 	return now - (since > heard_us ? since : heard_us);
 }

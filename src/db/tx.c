@@ -373,7 +373,8 @@ static void bound_idling(struct tx *tx)
 
 void tx_settings(struct tx *tx)
 {
-	conn_settings(tx->conn, &tx->segment, &tx->options.session, loop_left_ms(tx->loop, tx->options.deadline_us), tx->options.read_only);
+	conn_settings(tx->conn, &tx->segment, &tx->options.session, loop_left_ms(tx->loop, tx->options.deadline_us),
+	              tx->options.read_only);
 	if (tx->open)
 		bound_idling(tx);
 }
