@@ -153,23 +153,6 @@ static enum next step_parse(struct exchange *ex)
 	return NEXT;
 }
 
-static int64_t outlives_us(const struct cache_policy *p)
-{
-	return p->ttl_us <= 0 ? 0 : p->if_error_us > p->revalidate_us ? p->if_error_us : p->revalidate_us;
-}
-
-/* Does anything that is kept serve without PostgreSQL, as long after the last word of the feed as this? */
-static bool kept_serves(const struct service *s)
-{
-	const struct catalog *c = s->catalog;
-	int64_t beat = watch_heartbeat_ms(s->watch), most_us = 0;
-	for (unsigned i = 0; i < c->n_resources; i++)
-		most_us = outlives_us(&c->resources[i].policy) > most_us ? outlives_us(&c->resources[i].policy) : most_us;
-	for (unsigned i = 0; i < c->n_functions; i++)
-		most_us = outlives_us(&c->functions[i].policy) > most_us ? outlives_us(&c->functions[i].policy) : most_us;
-	return beat && store_bytes_max(s->store) > 0 && watch_clock_ms() - beat < most_us / 1000;
-}
-
 /* Alive says that the loop turns; ready, that a request could be served, and else why not. A host that gives what it keeps, and
  * refuses the rest at once, is worth more than none: PostgreSQL is away for all of them at the same time. */
 static enum next step_probe(struct exchange *ex)
@@ -187,7 +170,7 @@ static enum next step_probe(struct exchange *ex)
 	if (ex->operation == OP_READY) {
 		writes = pool_reachable(s->pool, NULL);
 		reads = writes || replicas_serve(s);
-		good = s->catalog && (reads || kept_serves(s));
+		good = s->catalog && (reads || recall_may_serve(s));
 		why = s->catalog ? VIEW("PostgreSQL cannot be reached.") : watcher_why(s->watcher);
 	}
 	if (!good)

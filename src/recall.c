@@ -19,7 +19,6 @@
 
 enum {
 	LOOK_US = 1000,          /* between two looks at what other workers ask */
-	LATE_US = 20000,         /* a change is told within feed_interval and this, or nobody relies on it */
 	BLIND_TTL_US = 5000000,  /* what is kept counts as true for so long where PostgreSQL does not answer either */
 	UNSURE_US = 10000,       /* between two looks whether it does, */
 	SILENT_US = 1000000,     /* nothing heard for so long, by anybody, and */
@@ -217,7 +216,7 @@ static int64_t unheard_us(const struct service *s)
 
 static bool followed(const struct service *s, int64_t unheard)
 {
-	return unheard <= s->settings->feed_interval_ms * 1000 + LATE_US;
+	return watch_is_followed(unheard, s->settings->feed_interval_ms * 1000);
 }
 
 static bool feed_is_followed(const struct service *s)
@@ -487,7 +486,7 @@ static enum next miss(struct exchange *ex)
 		return WAIT;
 	}
 	/* The generations first; the clock, and whether the feed is heard, before them. */
-	int64_t now = clock_us(), sure = now - s->settings->feed_interval_ms * 1000 - LATE_US;
+	int64_t now = clock_us(), sure = now - s->settings->feed_interval_ms * 1000 - WATCH_LATE_US;
 	bool follows = feed_is_followed(s);
 	uint64_t digest = read_generations(ex, &rc->entry);
 	rc->progress = progress_told(s->progress, now);
@@ -701,6 +700,24 @@ void recall_finish(struct exchange *ex)
 		struct view text = arena_printf(ex->arena, "Composure; fwd=%s%s", rc->forward, fate == FATE_KEPT ? "; stored" : "");
 		response_header(&ex->response, VIEW("Cache-Status"), text);
 	}
+}
+
+/* --- without PostgreSQL --- */
+
+static int64_t outlives_us(const struct cache_policy *p)
+{
+	return p->ttl_us <= 0 ? 0 : p->if_error_us > p->revalidate_us ? p->if_error_us : p->revalidate_us;
+}
+
+bool recall_may_serve(const struct service *s)
+{
+	const struct catalog *c = s->catalog;
+	int64_t beat = watch_heartbeat_ms(s->watch), most_us = 0;
+	for (unsigned i = 0; i < c->n_resources; i++)
+		most_us = outlives_us(&c->resources[i].policy) > most_us ? outlives_us(&c->resources[i].policy) : most_us;
+	for (unsigned i = 0; i < c->n_functions; i++)
+		most_us = outlives_us(&c->functions[i].policy) > most_us ? outlives_us(&c->functions[i].policy) : most_us;
+	return beat && store_bytes_max(s->store) > 0 && watch_clock_ms() - beat < most_us / 1000;
 }
 
 /* --- writes --- */

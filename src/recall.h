@@ -39,6 +39,9 @@ void recall_give_way(struct exchange *, bool anew);
 /* The exchange ends without an answer, or begins anew. */
 void recall_end(struct exchange *);
 
+/* Does anything that is kept serve without PostgreSQL, as long after the last word of the feed as this? There is a catalog. */
+bool recall_may_serve(const struct service *);
+
 /* Has the feed told of all that was committed until then (CLOCK_MONOTONIC)? */
 bool recall_heard(const struct exchange *, int64_t until_us);
 

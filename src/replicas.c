@@ -17,7 +17,6 @@ enum {
 	DOUBT_US = 300000,    /* nothing heard of it for so long: what it does not answer may be its own doing */
 	SILENT_US = 1000000,  /* nothing heard of it for so long: it is not read from, and what is out is asked elsewhere */
 	TRIES_MAX = 2,        /* of a read: replicas that may fail it before the primary is asked */
-	HEARD_LATE_US = 20000, /* see LATE_US of recall.c: later than that the feed is not followed */
 };
 
 struct replica {
@@ -379,7 +378,7 @@ bool replicas_may_keep(const struct exchange *ex, uint64_t told)
 	if (!ex->from_replica)
 		return true;
 	int64_t unheard_us = clock_us() - progress_heard_us(s->progress);
-	return ex->replica_lsn >= told && unheard_us <= s->settings->feed_interval_ms * 1000 + HEARD_LATE_US;
+	return ex->replica_lsn >= told && watch_is_followed(unheard_us, s->settings->feed_interval_ms * 1000);
 }
 
 /* --- writes --- */

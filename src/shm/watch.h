@@ -49,6 +49,15 @@ void watch_give_up(struct watch *);
 void watch_beat(struct watch *, int64_t polled_ms);
 int64_t watch_heartbeat_ms(const struct watch *);
 
+/* Is the feed followed, if nothing was heard for so long? A change is told within the interval between two polls and this, or
+ * nobody relies on it. */
+enum { WATCH_LATE_US = 20000 };
+
+static inline bool watch_is_followed(int64_t unheard_us, int64_t interval_us)
+{
+	return unheard_us <= interval_us + WATCH_LATE_US;
+}
+
 /* Where the change feed has come to, as text: for whoever has the watch next. Too long is none; torn is none. */
 void watch_keep_chain(struct watch *, struct view);
 struct view watch_chain(struct watch *); /* valid until the next call; absent: none */
