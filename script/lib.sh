@@ -29,12 +29,23 @@ step() {
 	return "$status"
 }
 
+# aside COMMAND...: beside what follows, with what that leaves of the processors. Its pid is aside_pid until it was waited for.
+aside_pid=
+aside() {
+	(
+		renice -n 19 "$BASHPID" >/dev/null
+		"$@"
+	) &
+	aside_pid=$!
+}
+
 # However the script ends: the running step ends, and stop_all() of the script, if it has one, stops what was started.
 finish() {
 	local status=$?
 	set +e
 	trap '' INT TERM HUP PIPE
 	[ -z "$step_pid" ] || end_tree "$step_pid" 2>/dev/null
+	[ -z "$aside_pid" ] || end_tree "$aside_pid" 2>/dev/null
 	remove_guard
 	[ "$(type -t stop_all)" != function ] || stop_all
 	exit "$status"

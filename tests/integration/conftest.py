@@ -32,19 +32,23 @@ def pytest_addoption(parser):
     parser.addoption("--tap", action="store_true", help="TAP on standard output in place of pytest's own report")
 
 
-def interrupt(*_):
-    """Once: what follows is cleaning up. A Ctrl-C reaches all processes, and each is told by its parent, too."""
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    def interrupt(*_):
+        """Once: what follows is cleaning up. A Ctrl-C reaches all processes, and each is told by its parent, too. Where
+        Python swallows the exception, as in a destructor, it ends behind the test."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        session.shouldstop = "interrupted"
+        raise KeyboardInterrupt
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        signal.signal(number, interrupt)  # the fixtures clean up
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: for one build alone, the one without sanitizers (see run)")
     config.addinivalue_line("markers", "alone: times something, or takes all of the machine: not beside other tests")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)  # the fixtures clean up
     if config.getoption("--tap"):
         tap = Tap()
         config.pluginmanager.unregister(name="terminalreporter")

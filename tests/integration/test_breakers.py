@@ -12,6 +12,8 @@ from harness import fastcgi
 from harness.process import wait_until
 from harness.shared import auth, describe, kill_all
 
+pytestmark = pytest.mark.alone  # deadlines of 150 ms, which have to be enough for all but what hangs
+
 SQL = """
 CREATE TABLE public.mood (hangs boolean NOT NULL);
 INSERT INTO public.mood VALUES (false);

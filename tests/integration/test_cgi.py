@@ -31,7 +31,7 @@ def cgi(api, home):
         params = params_of(method, uri, {**given, **(headers or {})}, body, **more)
         env = {**environment(home), "GATEWAY_INTERFACE": "CGI/1.1"}
         env.update({f"COMPOSURE_{k.upper()}": str(v) for k, v in {
-            "dsn": api.database.worker_dsn, "log": "-", "runtime_dir": home.memory(), **(settings or {})}.items()})
+            "dsn": api.database.worker_dsn, "log": "-", "runtime_dir": home.memory(), "cache_bytes": servers.CACHE_BYTES, **(settings or {})}.items()})
         env.update({k: v.decode("latin-1") if isinstance(v, bytes) else str(v) for k, v in params.items()})
         feed = {"stdin": stdin} if stdin is not None else {"input": body}
         done = subprocess.run(as_user([home.copy(BINARY)]), env=env, cwd=home.path, stdout=subprocess.PIPE,
@@ -120,7 +120,7 @@ def test_behind_a_web_server(api, home):
     """lighttpd's mod_cgi, and the script in www/ that is for this."""
     if not servers.available("lighttpd"):
         pytest.skip("apt-get install lighttpd")
-    home.file("cgi.conf", f"dsn = {api.database.worker_dsn}\nruntime_dir = {home.memory()}\nlog = none\n")
+    home.file("cgi.conf", f"dsn = {api.database.worker_dsn}\nruntime_dir = {home.memory()}\ncache_bytes = {servers.CACHE_BYTES}\nlog = none\n")
     script = (SOURCE / "www" / "api.fcgi").read_text()
     for old, new in (("$HOME/composure.conf", home.path / "cgi.conf"), ("$HOME/bin/composure", home.copy(BINARY))):
         assert old in script

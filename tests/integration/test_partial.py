@@ -175,6 +175,7 @@ def test_of_three_embeds_the_two_that_work_are_there(people):
         assert answer.json["data"] == [{"id": 1, "team": {"name": "red"}, "note": None, "pay": [{"amount": 80}, {"amount": 160}]}]
 
 
+@pytest.mark.alone
 def test_parts_that_are_too_slow_together_alone_are_left_out(people):
     """Each of the three comes in a quarter of the time, the whole not in half of it, and not in the eighth that is left."""
     turn(people, "score", seconds=0.1)

@@ -96,14 +96,16 @@ def test_slow_clients_delay_nobody_and_leave_nothing(site, big_database, way):
             # The bodies come as they are: their requests end at the deadline, as 408.
             wait_until(lambda: all(one.status() or one.ended for one in bodies), "the slow bodies to be refused")
             assert {one.status() for one in bodies} == {408}
+        wait_until(lambda: all(one.got for one in readers), "the first byte of each answer", 60)
         # The readers are still there, and the worker has got rid of each of them.
-        wait_until(lambda: open_files(workers) <= files, "the worker to let go of the slow ones")
+        wait_until(lambda: open_files(workers) <= files, "the worker to let go of the slow ones", 60)
         assert all(1 <= len(one.got) < 65536 for one in readers)
 
     for name in ("row", "404"):
         assert seen[name].failed == 0 and list(seen[name].status) == [404 if name == "404" else 200]
-        # One that is held up for as long as a slow client stays is among ten at most.
-        assert seen[name].answered >= 20 and seen[name].p50 < SETTINGS["deadline_ms"] / 5, "the others were held up"
+        # One that is held up for as long as a slow client stays is among ten at most; a slow machine is slow without them, too.
+        assert seen[name].rate >= min(13, quiet[name].rate / 5), "the others were held up"
+        assert seen[name].p50 < max(SETTINGS["deadline_ms"] / 5, 10 * quiet[name].p50), "the others were held up"
         if SOAK:
             assert seen[name].p99 < max(10, 2 * quiet[name].p99)
     if not sanitized(workers):

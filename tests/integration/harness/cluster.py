@@ -84,6 +84,7 @@ class Cluster:
 
     def start(self):
         settings = {"listen_addresses": "", "unix_socket_directories": self.sockets, "port": PORT, "fsync": "off",
+                    "dynamic_shared_memory_type": "mmap",  # else what is killed leaves files in /dev/shm
                     "synchronous_commit": "on", "full_page_writes": "off", "max_connections": 100,
                     "max_wal_size": "1GB", "wal_keep_size": "256MB", "shared_buffers": "64MB", "log_line_prefix": "%m [%p] %u@%d ", **self.settings}
         argv = [self.bin / "postgres", "-D", self.data]

@@ -32,6 +32,7 @@ FLOOR_MS = 5 if LONG else 150
 LATE_MS = 50 if LONG else 250      # behind the deadline
 RECOVERY = 2                       # seconds
 GROWTH_KB = 64 << 10
+WELL = 1 if LONG else 0.5          # the share of good answers before the fault, or there is nothing to compare with
 
 SLICE, UNBROKEN = 0.1, 5  # recovered: so many slices of so many seconds with good answers and no other
 
@@ -143,7 +144,7 @@ class Row:
         before = [a for a in answers if a.due < begin and a.at < begin]
         self.name, self.since = name, [a for a in answers if a.due >= begin]
         self.usual, self.p99 = percentile(before, 0.99), percentile(self.since, 0.99)
-        self.well = bool(before) and all(a.status in GOOD for a in before)
+        self.well = sum(a.status in GOOD for a in before) >= max(1, WELL * len(before))
         self.p50, self.max = percentile(self.since, 0.5), max((a.ms for a in self.since), default=0)
         self.late = sum(a.ms > DEADLINE_MS + 50 for a in self.since)
         self.status = {}

@@ -11,6 +11,7 @@ from .web import Client, Raw
 
 CONF = SOURCE / "conf"
 MODULES = Path("/usr/lib/apache2/modules")
+CACHE_BYTES = 16 << 20  # taken at once: less than the usual 64 MB, sooner
 
 
 class Workers:
@@ -19,8 +20,8 @@ class Workers:
     def __init__(self, home, name, n=1, arguments=(), binary=BINARY, wait=True, **settings):
         self.home, self.name, self.arguments = home, name, arguments
         self.binary = home.copy(binary)
-        # Tests refuse keys by the thousand; those of that limit set it. Memory for answers is taken at once: less of it, sooner.
-        self.settings = {"log": "-", "runtime_dir": home.memory(), "auth_failures": 0, "cache_bytes": 16 << 20, **settings}
+        # Tests refuse keys by the thousand; those of that limit set it.
+        self.settings = {"log": "-", "runtime_dir": home.memory(), "auth_failures": 0, "cache_bytes": CACHE_BYTES, **settings}
         self.path = home.path / f"{name}.sock"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(self.path))
