@@ -384,8 +384,8 @@ def test_a_full_disk_is_private_memory(database, workers, new_home, request):
     request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(place)], check=True))
     made = workers(2, database, runtime_dir=place)
     right(made, database, 2)
-    ready = ask(made, "/readyz")
-    assert ready.status == 200 and NOTE in ready.body
+    ready = wait_until(lambda: (a := ask(made, "/readyz")).status == 200 and a, "/readyz of whoever answers")
+    assert NOTE in ready.body
     assert "No space left" in made.output()
 
 

@@ -222,7 +222,7 @@ static void privileges_of_many_roles_are_kept_apart(void **state)
 	struct catalog *c = parse(json.p);
 	const struct resource *r = catalog_resource(c, VIEW("users"));
 	for (int i = 0; i < 200; i++) {
-		char name[8];
+		char name[16];
 		(void)snprintf(name, sizeof name, "r%d", i);
 		assert_int_equal(resource_may(c, r, PRIVILEGE_SELECT, view_of(name)), i == 64 || i == 199);
 	}
