@@ -212,6 +212,7 @@ class Scene:
     def __init__(self, home, cluster, database, workers):
         self.home, self.cluster, self.database, self.workers = home, cluster, database, workers
         self.key, self.seed = database.keys["demo"], random.randrange(100000)
+        self.back = None  # when it began to be there again; else when the fault returns
 
     def warm(self):
         for n in range(1, 201):
@@ -233,7 +234,7 @@ class Scene:
         begin = time.monotonic()
         try:
             made = fault(self) or {}
-            back = time.monotonic()
+            back = self.back or time.monotonic()
             time.sleep(AFTER)
             end = time.monotonic()
         finally:
