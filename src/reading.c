@@ -11,7 +11,6 @@ enum {
 	PARAMS_MAX = 64,
 	PIECE_BYTES = 65536,
 	ESTIMATE_BOUND = 1000, /* rows up to which an estimated count is an exact one */
-	ROW_TAGS_MAX = 64,
 	HEAD_RESERVE = 512,    /* for the headers that every answer gets at its end */
 };
 
@@ -175,7 +174,7 @@ static bool put_row_tags(struct buf *b, const struct exchange *ex)
 {
 	const struct resource *r = ex->resource;
 	struct buf value = BUF(512);
-	bool told = ex->writer.at <= ROW_TAGS_MAX;
+	bool told = ex->writer.at <= ex->service->settings->surrogate_rows;
 	for (int row = 0; told && row < ex->writer.at; row++) {
 		buf_putc(b, ' ');
 		percent_encode(b, r->name);

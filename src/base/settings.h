@@ -48,6 +48,7 @@
 	NUMBER(feed_interval_ms, 25, 1, 60000, "time between two looks at the change feed, milliseconds")           \
 	NUMBER(cache_bytes, 67108864, 0, 68719476736, "memory for answers, shared by the workers of this host; 0: none are kept") \
 	NUMBER(cache_obey_clients, 0, 0, 1, "1: no-cache, no-store and max-age of a request make it a miss")               \
+	NUMBER(surrogate_rows, 0, 0, 64, "rows of a public list that are named to CDNs, to be purged by; 0: it is purged as a whole") \
 	NUMBER(key_ttl_ms, 60000, 0, 3600000, "time after which a known API key is asked for again, milliseconds")   \
 	NUMBER(key_grace_ms, 3600000, 0, 86400000, "time that a known key serves while PostgreSQL is away")         \
 	NUMBER(auth_failures, 60, 0, 1000000, "API keys that do not verify, from one address in a minute; 0: no limit")  \

@@ -15,7 +15,7 @@ def ask(fresh_database, worker):
 
     def one(uri, key=fresh_database.keys["demo"], method="GET", body=b"", **headers):
         if not made:
-            made.append(worker(fresh_database))
+            made.append(worker(fresh_database, surrogate_rows=64))
         with made[0].fcgi() as c:
             return c.ask(method, uri, {**auth(key), **{name.replace("_", "-"): v for name, v in headers.items()}}, body)
     return one
