@@ -34,13 +34,13 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session):
-    def interrupt(*_):
+    def interrupt(number, _):
         """Once: what follows is cleaning up. A Ctrl-C reaches all processes, and each is told by its parent, too. Where
         Python swallows the exception, as in a destructor, it ends behind the test."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        session.shouldstop = "interrupted"
-        raise KeyboardInterrupt
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)
+        session.shouldstop = f"interrupted by signal {number}"
+        raise KeyboardInterrupt(session.shouldstop)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)  # the fixtures clean up
 

@@ -45,6 +45,9 @@ class Tap:
     def pytest_internalerror(self, excrepr):
         self.failed("pytest itself", str(excrepr))
 
+    def pytest_keyboard_interrupt(self, excinfo):
+        self.say(f"# {excinfo.value}")
+
     def pytest_sessionfinish(self, session, exitstatus):
         if exitstatus == 1 or exitstatus == 5:  # failed tests are told above; no need to say it twice
             session.exitstatus = 0
