@@ -67,6 +67,7 @@ struct class {
 	uint16_t successes;       /* saturating */
 	uint8_t slow_runs;        /* saturating; in a row */
 	int64_t slow_at_us;       /* when one that has its connection to itself was last seen to take that long */
+	int64_t hangs_us;         /* when one was last seen to hang alone on a connection that others may share */
 	int64_t lost_us, drained_us; /* time that those took that were slow without warning, as it was then */
 
 	struct list waiting;      /* for a connection to itself */
@@ -99,6 +100,7 @@ struct batch {
 	bool exclusive;           /* nothing may queue behind it */
 	bool write;
 	bool hedged;              /* those behind the stall were sent once more */
+	bool rescued;             /* also without credit: the one before them hangs */
 	int64_t give_up_us;       /* no answer by then: close */
 };
 
@@ -352,6 +354,12 @@ static bool class_is_slow(const struct class *c, int64_t now)
 	return c->slow_runs >= SLOW_RUNS || c->slow_at_us == now;
 }
 
+/* Looks at what is stuck are less than that apart. */
+static bool class_hangs(const struct class *c, int64_t now)
+{
+	return c->hangs_us && now - c->hangs_us < ERRATIC_US;
+}
+
 static int64_t class_lost_us(struct class *c, int64_t now)
 {
 	int64_t left = c->lost_us - (now - c->drained_us) / LOST_DRAIN;
@@ -482,7 +490,7 @@ static void refuse(struct pool *p, struct query *q)
 
 static bool may_queue(const struct pool *p, const struct query *q)
 {
-	return !q->write && !q->scrub && !q->alone && class_is_fast(p, q->class);
+	return !q->write && !q->scrub && !q->alone && class_is_fast(p, q->class) && !class_hangs(q->class, loop_now_us(p->loop));
 }
 
 static void wait_again(struct pool *p, struct query *q)
@@ -544,6 +552,11 @@ static void batch_free(struct pool *p, struct batch *b)
 static struct batch *batch_of(struct segment *s)
 {
 	return CONTAINER_OF(s, struct batch, segment);
+}
+
+static bool is_erratic(const struct pool *p, int64_t took)
+{
+	return took > ERRATIC_US && took > ERRATIC_USUAL * p->usual_us;
 }
 
 static int64_t head_for_us(const struct pool *p, const struct segment *s)
@@ -618,7 +631,7 @@ static void on_done(struct segment *s, enum segment_end end, int failed, const s
 	slot->n_out -= b->n;
 	if (!b->exclusive && end == SEGMENT_DONE) {
 		p->usual_us += ((took < STALL_MAX_US ? took : STALL_MAX_US) - p->usual_us) / 64;
-		if (took > ERRATIC_US && took > ERRATIC_USUAL * p->usual_us)
+		if (is_erratic(p, took))
 			for (unsigned i = 0; i < b->n; i++)
 				class_lose(b->flight[i].class, loop_now_us(p->loop), took / b->n);
 	}
@@ -980,7 +993,7 @@ static struct batch *batch_start(struct pool *p, struct slot *slot, bool write, 
 	b->slot = slot;
 	b->next = NULL;
 	b->n = 0;
-	b->hedged = b->exclusive = false;
+	b->hedged = b->rescued = b->exclusive = false;
 	b->write = write;
 	b->give_up_us = deadline_us + GRACE_US;
 	b->segment.rows = on_rows;
@@ -1106,6 +1119,18 @@ static void promote(struct pool *p, struct class *c)
 	}
 }
 
+/* What waited for a place behind others, and of whose class one hangs now, goes by itself. */
+static void demote_hanging(struct pool *p, int64_t now)
+{
+	for (struct query *q = p->fast.head, *next; q; q = next) {
+		next = q->next;
+		if (class_hangs(q->class, now)) {
+			unwait(p, q);
+			wait_alone(p, q);
+		}
+	}
+}
+
 static void promote_proven(struct pool *p)
 {
 	for (unsigned n = p->n_ring; n && p->ring; n--) {
@@ -1206,9 +1231,16 @@ static bool flush_fast_one(struct pool *p, int64_t now)
 
 /* --- stalls --- */
 
-static bool may_hedge(const struct query *q)
+static bool may_hedge(const struct query *q, unsigned sent_max)
 {
-	return q && !q->write && !q->link && q->n_sent < SENT_MAX;
+	return q && !q->write && !q->link && q->n_sent < sent_max;
+}
+
+static void send_once_more(struct pool *p, struct query *q)
+{
+	p->n_hedged++;
+	list_push(&p->fast, q);
+	p->n_waiting++;
 }
 
 /* False when there is no credit left. */
@@ -1216,26 +1248,48 @@ static bool hedge_batch(struct pool *p, struct batch *b)
 {
 	for (unsigned i = 0; i < b->n; i++) {
 		struct query *q = b->flight[i].query;
-		if (!may_hedge(q))
+		if (!may_hedge(q, SENT_MAX))
 			continue;
 		if (p->hedge_credit < HEDGE_COST)
 			return false;
 		p->hedge_credit -= HEDGE_COST;
-		p->n_hedged++;
-		list_push(&p->fast, q);
-		p->n_waiting++;
+		send_once_more(p, q);
 	}
 	b->hedged = true;
 	return true;
 }
 
+/* Behind one that hangs, for as long as that does. So they ask for no credit, may go wherever they have not been, and leave
+ * their own group the connection. */
+static void rescue_batch(struct pool *p, struct batch *b, int64_t now)
+{
+	for (unsigned i = 0; i < b->n; i++) {
+		struct flight *f = &b->flight[i];
+		if (class_hangs(f->class, now))
+			continue;
+		group_back(b->slot, f->group);
+		f->group = NULL;
+		if (may_hedge(f->query, p->n_slots))
+			send_once_more(p, f->query);
+	}
+	b->hedged = b->rescued = true;
+}
+
 /* The oldest segment is late. Who is at fault inside a shared one cannot be told, since the server may still hold the
- * answers of the statements before: all of it goes once more. Of the segments behind it, everything. */
-static void slot_stalled(struct pool *p, struct slot *slot)
+ * answers of the statements before: all of it goes once more. Of the segments behind it, everything. Credit keeps a machine
+ * that is slow as a whole from doing its work twice. */
+static void slot_stalled(struct pool *p, struct slot *slot, int64_t now)
 {
 	struct batch *head = slot->head;
 	if (head->exclusive || p->n_slots == 1)
 		return; /* there is nowhere else */
+	if (head->n == 1 && is_erratic(p, head_for_us(p, &head->segment))) {
+		head->flight[0].class->hangs_us = now;
+		for (struct batch *b = head->next; b; b = b->next)
+			if (!b->rescued)
+				rescue_batch(p, b, now);
+		return;
+	}
 	for (struct batch *b = head; b; b = b->next)
 		if (!b->hedged && !(b == head && b->n == 1) && !hedge_batch(p, b))
 			return;
@@ -1248,7 +1302,7 @@ static void look_for_stalls(struct pool *p, int64_t now)
 		if ((s->head && now > s->head->give_up_us) || (s->held && now > s->give_up_us && conn_head(s->conn)))
 			conn_close(s->conn, VIEW("no answer for a second past the deadline"));
 		else if (s->head && slot_is_stuck(s, now))
-			slot_stalled(p, s);
+			slot_stalled(p, s, now);
 	}
 }
 
@@ -1392,6 +1446,7 @@ static void flush(struct task *t)
 	if (p->n_waiting && is_open(p))
 		refuse_while_open(p);
 	promote_proven(p);
+	demote_hanging(p, now);
 	flush_alone(p, now);
 	while (p->fast.head && flush_fast_one(p, now))
 		;

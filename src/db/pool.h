@@ -12,7 +12,8 @@
  *    is sent there. Where its class is proven fast it may have any connection but the last.
  *  - When the oldest segment of a connection is out for too long (5 ms; up to 12 where all are slow), nothing more is
  *    sent behind it, and the reads that wait there are sent once more elsewhere; the first answer counts. A sixteenth
- *    of the answers bounds how many are.
+ *    of the answers bounds how many are. Behind one that is out for 50 ms, and 16 times as long as is usual, all are, as often
+ *    as there are connections, and as long as it is out those of its class have a connection to themselves.
  *  - A read whose connection is lost is sent once more; a write never is: its caller learns that it is not known.
  *  - What is asked of one thing (a group: the reads of a resource, its writes) is out on all connections but one at most,
  *    writes on all but two: what hangs in it leaves the others a way.

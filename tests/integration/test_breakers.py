@@ -334,6 +334,34 @@ def test_a_locked_table_leaves_the_others_a_way(host):
     wait_until(lambda: at.ask("/api/payments?limit=5").status == 200, "it to be read again", 5)
 
 
+def test_reads_behind_a_lock_find_another_way_however_often(host):
+    """Behind one that hangs they are sent once more elsewhere. A machine that is slow as a whole is not to do all its work
+    twice, so that is for so many only; but behind a lock that lasts it is for all."""
+    at = host(deadline_ms=4000, cache_bytes=0, breaker_calls=1000)
+    for _ in range(20):
+        assert at.ask("/api/payments?limit=5").status == 200 and at.ask("/api/users?limit=5").status == 200
+    lock = at.database.connect()
+    lock.autocommit = False
+
+    def together(uri, n):
+        got = []
+        threads = [threading.Thread(target=lambda: got.append(at.ask(uri, key=len(got) % 4))) for _ in range(n)]
+        for t in threads:
+            t.start()
+        return threads, got
+    for _ in range(30):
+        with lock.cursor() as cursor:
+            cursor.execute("LOCK TABLE public.payments IN ACCESS EXCLUSIVE MODE")
+        behind, _ = together("/api/payments?limit=5", 6)
+        others, got = together("/api/users?limit=5", 12)
+        for t in others:
+            t.join()
+        lock.rollback()
+        for t in behind:
+            t.join()
+        assert [a.status for a in got] == 12 * [200]
+
+
 def test_a_column_that_is_gone_ends_nobody(host):
     """The request begins anew with a new catalog: what it held of the old one is given back before."""
     at = host(cache_bytes=0)
