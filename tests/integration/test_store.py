@@ -76,6 +76,20 @@ def test_the_order_of_parameters_makes_no_difference(host):
     assert at.status("/api/users?limit=3&order=id.desc", Prefer="count=planned").startswith("Composure; fwd=uri-miss")
 
 
+@pytest.mark.parametrize("name", ["%63ursor", "curs%6Fr"])
+def test_links_of_a_page_lead_on_however_its_cursor_was_written(host, name):
+    """They are kept with the page, for all who ask for it."""
+    at = host(sql=USERS)
+    cursor = json.loads(at.ask("/api/users?limit=2").body)["next_cursor"]
+    wait_until(lambda: at.status(f"/api/users?limit=2&{name}={cursor}").startswith("Composure; hit"), "a hit")
+    page = at.ask(f"/api/users?limit=2&cursor={cursor}")
+    assert page.headers["cache-status"].startswith("Composure; hit")
+    links = dict(reversed(link.lstrip("<").split(">; rel=")) for link in page.headers["link"].split(", <"))
+    first, after = at.ask(links['"first"']), at.ask(links['"next"'])
+    assert [row["id"] for row in json.loads(first.body)["data"]] == [1, 2]
+    assert [row["id"] for row in json.loads(after.body)["data"]] == [5, 6]
+
+
 def test_without_a_ttl_nothing_is_kept_or_said(host):
     at = host(sql="SELECT composure.expose('public.users', cache => 'max-age=60')")
     for _ in range(2):
