@@ -380,6 +380,16 @@ def test_who_waited_for_what_cannot_be_kept_does_not_wait_again(host):
     assert began[2] - began[1] < 0.5, "and then all, not one after another"
 
 
+def test_what_is_bounded_grows_older_when_it_is_stale(host):
+    """Nothing says that it was true when its time was over, so its age goes on from when it was asked for."""
+    at = host(sql="""
+        CREATE MATERIALIZED VIEW public.one AS SELECT 1 AS id; GRANT SELECT ON public.one TO api_user;
+        SELECT composure.expose('public.one', key => '{id}', cache => 'ttl=3, stale-while-revalidate=60')""")
+    at.hit("/api/one")
+    stale = wait_until(lambda: (a := at.ask("/api/one")).headers["cache-status"].endswith("stale-while-revalidate") and a, "a stale answer")
+    assert int(stale.headers["age"]) > 3
+
+
 def test_a_gap_in_the_feed_makes_nothing_true_whose_changes_are_not_seen(host):
     """What is bounded was stale for long: a moment without a watcher says nothing of it."""
     at = host(n=2, log_level="debug", sql="""
