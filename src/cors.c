@@ -26,7 +26,8 @@ void cors_headers(struct exchange *ex)
 		return;
 	if (!any_origin(set))
 		response_header(r, VIEW("Vary"), VIEW("Origin"));
-	if (!origin.n || !allowed(set, origin))
+	/* The star is said to all: whoever keeps the answer of one that named no origin gives it to those who do. */
+	if (!any_origin(set) && (!origin.n || !allowed(set, origin)))
 		return;
 	response_header(r, VIEW("Access-Control-Allow-Origin"), any_origin(set) ? VIEW("*") : origin);
 	response_header(r, VIEW("Access-Control-Expose-Headers"),

@@ -298,6 +298,14 @@ static void put_uri(struct buf *b, struct view uri)
 	}
 }
 
+/* As it is read, and not as it is written: "%63ursor=" is one, too. */
+static bool is_cursor(struct exchange *ex, struct view piece)
+{
+	struct view name;
+	(void)view_split(&piece, '=', &name);
+	return view_eq(percent_decode(ex->arena, name, true), VIEW("cursor"));
+}
+
 static void put_link(struct exchange *ex, struct buf *links, struct view rel, struct view cursor)
 {
 	struct buf link = BUF(RESPONSE_HEAD_MAX);
@@ -308,7 +316,7 @@ static void put_link(struct exchange *ex, struct buf *links, struct view rel, st
 	buf_putc(&link, '<');
 	put_uri(&link, ex->request.path);
 	for (struct view piece; view_split(&query, '&', &piece);) {
-		if (!piece.n || view_starts(piece, VIEW("cursor=")))
+		if (!piece.n || is_cursor(ex, piece))
 			continue;
 		buf_putc(&link, between);
 		put_uri(&link, piece);

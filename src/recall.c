@@ -235,13 +235,15 @@ struct judgement {
  * have come meanwhile. */
 static struct judgement judge_stale(const struct exchange *ex, const struct store_entry *e, int64_t since_us, int64_t now)
 {
-	struct judgement j = { .verdict = GONE, .age_us = now - since_us, .ttl_us = since_us - now };
+	int64_t stale_us = now - since_us;
+	/* Of what is bounded nothing is known since it was asked for. */
+	struct judgement j = { .verdict = GONE, .age_us = e->bounded ? now - e->asked_us : stale_us, .ttl_us = -stale_us };
 	if (e->missing || wrote_since(ex, e))
 		return j;
-	if (j.age_us < e->revalidate_us && !ex->service->brief) {
+	if (stale_us < e->revalidate_us && !ex->service->brief) {
 		j.verdict = RENEW;
 		j.detail = "stale-while-revalidate";
-	} else if (j.age_us < e->if_error_us || j.age_us < e->revalidate_us) {
+	} else if (stale_us < e->if_error_us || stale_us < e->revalidate_us) {
 		j.verdict = SPARE;
 		j.detail = "stale-if-error";
 	}

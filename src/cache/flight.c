@@ -133,7 +133,11 @@ bool flight_was_for_one(struct flights *f, const struct flight_ref *ref)
 
 void flights_wrote(struct flights *f, uint64_t which, int64_t now_us)
 {
-	atomic_store_explicit(&f->table->wrote_us[which % WRITES], now_us, memory_order_release);
+	_Atomic int64_t *at = &f->table->wrote_us[which % WRITES];
+	int64_t was = atomic_load_explicit(at, memory_order_relaxed);
+	/* Stopped since the clock was looked at, another one's later write stands there. */
+	while (was < now_us && !atomic_compare_exchange_weak_explicit(at, &was, now_us, memory_order_release, memory_order_relaxed))
+		;
 }
 
 int64_t flights_wrote_us(const struct flights *f, uint64_t which)

@@ -351,6 +351,7 @@ CREATE TABLE public.goes_along (id int PRIMARY KEY REFERENCES public.plain ON DE
 CREATE TABLE public.two_keys (a int NOT NULL, b int NOT NULL, v int); CREATE UNIQUE INDEX two_a ON public.two_keys (a); CREATE UNIQUE INDEX two_b ON public.two_keys (b);
 CREATE MATERIALIZED VIEW public.m AS SELECT 1 AS id; CREATE UNIQUE INDEX ON public.m (id);
 CREATE DOMAIN public.d AS int CHECK (VALUE > 0);
+CREATE TYPE public.mood AS ENUM ('sad', 'ok'); CREATE TYPE public.pair AS (a int, b int);
 CREATE TABLE public.named_only (id int PRIMARY KEY);
 CREATE SCHEMA fs; CREATE FUNCTION fs.f() RETURNS int STABLE LANGUAGE sql AS $$ SELECT 1 $$;
 CREATE TABLE public.elsewhere (id int PRIMARY KEY, word text); CREATE VIEW public.elsewhere_v AS SELECT * FROM public.elsewhere;
@@ -385,6 +386,7 @@ TRAFFIC = {
     "a temporary view": ["CREATE TEMP VIEW tv AS SELECT * FROM public.users"],
     "a temporary function": ["CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
     "a temporary domain": ["CREATE DOMAIN pg_temp.d AS int CHECK (VALUE > 1)"],
+    "temporary types": ["CREATE TYPE pg_temp.e AS ENUM ('a', 'b')", "ALTER TYPE pg_temp.e RENAME VALUE 'a' TO 'c'", "CREATE TYPE pg_temp.pair AS (a int)"],
     "temporary children": ["CREATE TEMP TABLE tc () INHERITS (public.base)"],
     "a table of an import": ["CREATE TABLE public.staging (id serial PRIMARY KEY, n int DEFAULT 7 CHECK (n > 0), u bigint REFERENCES public.users)",
                              "CREATE TRIGGER x BEFORE INSERT ON public.staging FOR EACH ROW EXECUTE FUNCTION public.nop()", "DROP TABLE public.staging"],
@@ -453,6 +455,7 @@ MATTERS = [
     "ALTER TABLE public.parts DETACH PARTITION public.parts_2", "ALTER TABLE public.parts ATTACH PARTITION public.parts_2 FOR VALUES FROM (100) TO (200)", "DROP TABLE public.parts_2",
     "ALTER TABLE public.child NO INHERIT public.base", "ALTER TABLE public.child INHERIT public.base",
     "ALTER DOMAIN public.d ADD CHECK (VALUE > 1)",
+    "ALTER TYPE public.mood RENAME VALUE 'sad' TO 'blue'", "ALTER TYPE public.mood ADD VALUE 'happy'", "ALTER TYPE public.pair RENAME ATTRIBUTE a TO c",
     "SELECT composure.expose('public.plainer', hidden => '{word}')", "SELECT composure.unexpose('two_keys')", "DROP MATERIALIZED VIEW public.m",
 ]
 

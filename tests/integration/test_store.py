@@ -76,6 +76,20 @@ def test_the_order_of_parameters_makes_no_difference(host):
     assert at.status("/api/users?limit=3&order=id.desc", Prefer="count=planned").startswith("Composure; fwd=uri-miss")
 
 
+@pytest.mark.parametrize("name", ["%63ursor", "curs%6Fr"])
+def test_links_of_a_page_lead_on_however_its_cursor_was_written(host, name):
+    """They are kept with the page, for all who ask for it."""
+    at = host(sql=USERS)
+    cursor = json.loads(at.ask("/api/users?limit=2").body)["next_cursor"]
+    wait_until(lambda: at.status(f"/api/users?limit=2&{name}={cursor}").startswith("Composure; hit"), "a hit")
+    page = at.ask(f"/api/users?limit=2&cursor={cursor}")
+    assert page.headers["cache-status"].startswith("Composure; hit")
+    links = dict(reversed(link.lstrip("<").split(">; rel=")) for link in page.headers["link"].split(", <"))
+    first, after = at.ask(links['"first"']), at.ask(links['"next"'])
+    assert [row["id"] for row in json.loads(first.body)["data"]] == [1, 2]
+    assert [row["id"] for row in json.loads(after.body)["data"]] == [5, 6]
+
+
 def test_without_a_ttl_nothing_is_kept_or_said(host):
     at = host(sql="SELECT composure.expose('public.users', cache => 'max-age=60')")
     for _ in range(2):
@@ -364,6 +378,16 @@ def test_who_waited_for_what_cannot_be_kept_does_not_wait_again(host):
     began.sort()
     assert len(began) == 8 and began[1] - began[0] >= 0.5, "one is asked first"
     assert began[2] - began[1] < 0.5, "and then all, not one after another"
+
+
+def test_what_is_bounded_grows_older_when_it_is_stale(host):
+    """Nothing says that it was true when its time was over, so its age goes on from when it was asked for."""
+    at = host(sql="""
+        CREATE MATERIALIZED VIEW public.one AS SELECT 1 AS id; GRANT SELECT ON public.one TO api_user;
+        SELECT composure.expose('public.one', key => '{id}', cache => 'ttl=3, stale-while-revalidate=60')""")
+    at.hit("/api/one")
+    stale = wait_until(lambda: (a := at.ask("/api/one")).headers["cache-status"].endswith("stale-while-revalidate") and a, "a stale answer")
+    assert int(stale.headers["age"]) > 3
 
 
 def test_a_gap_in_the_feed_makes_nothing_true_whose_changes_are_not_seen(host):

@@ -275,6 +275,14 @@ static void when_somebody_wrote_is_remembered_for_him(void **state)
 	assert_int_equal(flights_wrote_us(a, 5), NOW);
 }
 
+static void an_earlier_write_that_is_told_later_hides_no_later_one(void **state)
+{
+	(void)state;
+	flights_wrote(a, 5, NOW + MS);
+	flights_wrote(b, 5, NOW);
+	assert_int_equal(flights_wrote_us(a, 5), NOW + MS);
+}
+
 #define flight_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -295,6 +303,7 @@ int main(void)
 #endif
 		flight_test(random_words_are_nobodys_or_pass),
 		flight_test(when_somebody_wrote_is_remembered_for_him),
+		flight_test(an_earlier_write_that_is_told_later_hides_no_later_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
