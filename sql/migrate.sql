@@ -109,4 +109,3 @@ $apply$;
 \ir migrations/0009_changes.sql
 \ir migrations/0010_caching.sql
 \ir migrations/0011_partial.sql
-\ir migrations/0012_types.sql

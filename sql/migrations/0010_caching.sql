@@ -67,6 +67,9 @@ BEGIN
     PERFORM composure.refuse('cache: public and private exclude each other', 'Keep one of them.');
   ELSIF seen @> '{public,no-store}' THEN
     PERFORM composure.refuse('cache: public and no-store exclude each other', 'Keep one of them.');
+  ELSIF 'must-revalidate' = ANY (seen) AND seen && '{stale-while-revalidate,stale-if-error}' THEN
+    PERFORM composure.refuse('cache: must-revalidate forbids what stale-while-revalidate and stale-if-error allow',
+                             'Keep one or the other.');
   END IF;
   RETURN array_to_string(parsed, ', ');
 END
@@ -828,6 +831,12 @@ BEGIN
            -- The checks of domains
            (SELECT concat_ws('.', count(*), sum(k.xmin::text::bigint))
               FROM pg_constraint k WHERE k.contypid > 0 AND k.connamespace <> ALL (temporary)),
+           -- Names in answers that no row has: the labels of enums, the members of composite types
+           (SELECT concat_ws('.', count(*), sum(e.xmin::text::bigint))
+              FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid WHERE t.typnamespace <> ALL (temporary)),
+           (SELECT concat_ws('.', count(*), sum(a.xmin::text::bigint))
+              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+             WHERE c.relkind = 'c' AND a.attnum > 0 AND c.relnamespace <> ALL (temporary)),
            (SELECT concat_ws('.', count(*), sum(m.xmin::text::bigint)) FROM pg_auth_members m),
            -- Not its xmin: a password may change.
            (SELECT concat_ws('.', count(*), sum(hashtext(concat_ws(' ', r.oid, r.rolsuper, r.rolbypassrls, r.rolinherit))::bigint))

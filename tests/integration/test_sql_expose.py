@@ -130,6 +130,8 @@ REFUSED = [
     ("'public.users', cache => 'ttl=1, ttl=2'", "cache: ttl is there twice", "once"),
     ("'public.users', cache => 'public, private'", "cache: public and private exclude each other", "one of them"),
     ("'public.users', cache => 'public, no-store'", "cache: public and no-store exclude each other", "one of them"),
+    ("'public.users', cache => 'must-revalidate, stale-if-error=9'", "cache: must-revalidate forbids what stale-while-revalidate and stale-if-error allow",
+     "one or the other"),
     ("'public.users', cache => 'public, max-age=1'",
      'cache: public, but role "composure_anonymous" may not select from table public.users',
      "GRANT SELECT ON public.users TO composure_anonymous;"),
