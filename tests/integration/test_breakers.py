@@ -226,6 +226,23 @@ def test_silence_of_postgresql_is_an_answer(own_cluster, own_database, workers):
     wait_until(lambda: at.ask("/api/users/2").status == 200 and at.ask("/readyz").status == 200, "it to answer again", 5)
 
 
+def test_silence_is_noticed_though_whoever_would_have_told_is_gone(own_cluster, own_database, workers):
+    """The worker that followed the feed dies; the next one has connections that stand, and never had an answer to a poll."""
+    at = Host(own_database, workers(2, own_database, deadline_ms=20000, cache_bytes=0))
+    for n in range(1, 40):
+        assert at.ask(f"/api/users/{n}").status == 200
+    holder, = [p for p in at.workers.processes if "the feed starts" in p.output()]
+    own_cluster.freeze()
+    try:
+        holder.kill()
+        wait_until(lambda: "opened 0 times" not in at.breaker("postgresql"), "the breaker to open", 4)
+        answer = at.ask("/api/users/50")
+        assert answer.status == 503 and code(answer) == "database_unavailable", answer.out
+    finally:
+        own_cluster.thaw()
+    wait_until(lambda: at.ask("/api/users/51").status == 200, "it to answer again", 5)
+
+
 def test_all_workers_together_make_few_attempts_to_connect(own_cluster, own_database, workers):
     at = Host(own_database, workers(6, own_database, log="none", deadline_ms=500, cache_bytes=0))
     wait_until(lambda: at.ask("/api/users/1").status == 200, "an answer")
