@@ -308,6 +308,21 @@ def test_a_resource_has_no_more_places_than_can_be_answered_in_time(host):
     assert sum(status == 200 for status, _, _ in got) >= 5
 
 
+def test_probes_are_answered_by_a_worker_that_has_too_much_to_do(host):
+    at = host(requests_max=3, bulkhead_share=100, cache_bytes=0, sql="SELECT composure.expose('public.moods', key => '{id}', deadline => '3s')")
+    at.hangs(True)
+    waiting = [threading.Thread(target=at.ask, args=("/api/moods",)) for _ in range(3)]
+    for t in waiting:
+        t.start()
+    wait_until(lambda: code(at.ask("/api/nothing")) == "overloaded", "the worker to have enough")
+    for probe in ("/healthz", "/readyz"):
+        assert at.ask(probe).status == 200
+    for t in waiting:
+        t.join()
+    at.hangs(False)
+    wait_until(lambda: at.ask("/api/moods").status == 200, "it to be back", 5)
+
+
 def test_the_places_of_a_worker_that_dies_are_free(host):
     at = host(sql="SELECT composure.expose('public.picky', key => '{id}', deadline => '20s');")
     at.hangs(True)
