@@ -190,6 +190,25 @@ def test_a_part_that_hangs_is_left_out_at_once(host):
     wait_until(lambda: "composure-partial" not in at.ask(uri).headers, "it to be whole again", 10)
 
 
+def test_it_closes_though_a_part_fails_for_ever(host):
+    """Nobody gets more than a partial answer of it, but the list itself is well again."""
+    at = host(cache_bytes=0, breaker_open_max_ms=300, sql="""
+        CREATE FUNCTION public.broken() RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN RAISE 'broken'; END$$;
+        CREATE VIEW public.mixed AS SELECT id, public.moody(0) AS mood, public.broken() AS broken FROM public.users WHERE id < 4;
+        GRANT SELECT ON public.mixed TO api_user;
+        SELECT composure.expose('public.mixed', key => '{id}', optional => '{broken}', partial => true, deadline => '300ms');""")
+    wait_until(lambda: at.ask("/api/mixed").status == 200, "an answer")
+    at.hangs(True)
+    open_it(at, "/api/mixed")
+    at.hangs(False)
+
+    def closed():
+        answer = at.ask("/api/mixed")
+        assert answer.status == 503 or "composure-partial" in answer.headers, answer.out
+        return ": closed" in at.breaker("mixed reads")
+    wait_until(closed, "its breaker to close", 10)
+
+
 def test_writes_have_a_breaker_of_their_own(host):
     at = host(sql="""CREATE TABLE public.notes (id int PRIMARY KEY, text text);
                      CREATE FUNCTION public.hang() RETURNS trigger LANGUAGE plpgsql AS
