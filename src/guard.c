@@ -176,11 +176,12 @@ void guard_end(struct exchange *ex, bool answered)
 	if (!ex->guarded)
 		return;
 	ex->guarded = false;
-	/* How long a partial answer took is its parts' doing. */
+	/* How long a partial answer took is its parts' doing; that it came is its own. */
 	bool partial = ex->failed == OK && partial_lacks(ex);
 	int64_t took = clock_us() - ex->guard.since_us;
-	enum outcome outcome = learnt(ex, answered && !partial ? outcome_of(ex, took) : OUTCOME_NONE);
-	if (outcome != OUTCOME_NONE)
+	enum outcome of = !partial ? outcome_of(ex, took) : ex->query_done ? OUTCOME_GOOD : OUTCOME_NONE;
+	enum outcome outcome = learnt(ex, answered ? of : OUTCOME_NONE);
+	if (outcome != OUTCOME_NONE && !partial)
 		bulkhead_took(ex->guard.breaker, took);
 	end_call(ex, &ex->guard, outcome, ex->function ? ex->function->name : ex->resource->name);
 	bulkhead_leave(ex->service->breakers, ex->guard.breaker);

@@ -154,13 +154,14 @@ static enum next step_parse(struct exchange *ex)
 }
 
 /* Alive says that the loop turns; ready, that a request could be served, and else why not. A host that gives what it keeps, and
- * refuses the rest at once, is worth more than none: PostgreSQL is away for all of them at the same time. */
+ * refuses the rest at once, is worth more than none: PostgreSQL is away for all of them at the same time. Whoever restarts what is
+ * not alive would make nothing better where there is too much to do: the others are refused then. */
 static enum next step_probe(struct exchange *ex)
 {
 	struct service *s = ex->service;
 	struct view why = VIEW_NONE;
 	if (!is_probe(ex))
-		return NEXT;
+		return !ex->renews && s->n_exchanges > (unsigned)s->settings->requests_max ? problem(ex, ERR_OVERLOADED, VIEW_NONE) : NEXT;
 	if (ex->request.method != METHOD_GET && ex->request.method != METHOD_HEAD) {
 		enum next n = problem(ex, ERR_METHOD_NOT_ALLOWED, VIEW_NONE);
 		response_header(&ex->response, VIEW("Allow"), VIEW("GET, HEAD"));
@@ -457,7 +458,7 @@ static const struct step {
 	enum next (*run)(struct exchange *);
 } steps[] = {
 	{ "parse", step_parse },       /* parameters -> request, or 400, 413, 414, 501 */
-	{ "probe", step_probe },       /* /healthz, /readyz end here */
+	{ "probe", step_probe },       /* /healthz, /readyz end here; of all others there are only so many at a time, or 503 */
 	{ "catalog", step_catalog },   /* what is exposed; waits for it once, at the worker's start */
 	{ "identify", identify }, /* API key -> principal, or 401 */
 	{ "route", step_route },       /* path and method -> resource and operation, or 404, 405, 406, 401, 403 */
@@ -919,13 +920,7 @@ void exchange_start_later(struct exchange *ex)
 
 void exchange_start(struct exchange *ex)
 {
-	struct service *s = ex->service;
 	begin(ex);
-	if (s->n_exchanges > (unsigned)s->settings->requests_max) {
-		problem(ex, ERR_OVERLOADED, VIEW_NONE);
-		finish(ex);
-		return;
-	}
 	run(ex);
 }
 

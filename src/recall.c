@@ -281,6 +281,9 @@ static struct judgement judge(const struct exchange *ex, const struct store_entr
 		j.verdict = FRESH;
 		return j;
 	}
+	/* What was changed since may be just what the client has seen elsewhere. */
+	if (!soft_same && ex->seen_lsn)
+		return j;
 	int64_t heard = now - unheard > e->asked_us ? now - unheard : e->asked_us;
 	if (soft_same && j.ttl_us > 0) {
 		j.age_us = e->bounded ? now - e->asked_us : follows ? 0 : now - heard;

@@ -57,7 +57,7 @@ struct feed {
 	struct timer timer; /* the next poll; while one is out, the end of patience with it */
 	int64_t asked_us, polled_us; /* the poll that is out; the last that succeeded */
 	int64_t waits_since_us;      /* of the polls since then the first that went out; 0: none did */
-	bool succeeded;              /* one did, since it was started */
+	bool succeeded;              /* one did, since it was started or of the chain that it resumed */
 	int64_t pause_us; /* after a failure; 0 after a success */
 	char *snapshot; /* of the last poll; NULL: begin anew */
 	struct view anew; /* why there is none */
@@ -486,6 +486,7 @@ void feed_resume(struct feed *f, struct view chain)
 	if (!f->snapshot)
 		return;
 	f->polled_us = polled_us;
+	f->succeeded = true; /* another's poll did a moment ago: a first one without an answer says as much as a later one */
 	(void)snprintf(f->epoch, sizeof f->epoch, "%.*s", VIEW_ARG(epoch));
 }
 

@@ -190,6 +190,25 @@ def test_a_part_that_hangs_is_left_out_at_once(host):
     wait_until(lambda: "composure-partial" not in at.ask(uri).headers, "it to be whole again", 10)
 
 
+def test_it_closes_though_a_part_fails_for_ever(host):
+    """Nobody gets more than a partial answer of it, but the list itself is well again."""
+    at = host(cache_bytes=0, breaker_open_max_ms=300, sql="""
+        CREATE FUNCTION public.broken() RETURNS int LANGUAGE plpgsql STABLE AS $$BEGIN RAISE 'broken'; END$$;
+        CREATE VIEW public.mixed AS SELECT id, public.moody(0) AS mood, public.broken() AS broken FROM public.users WHERE id < 4;
+        GRANT SELECT ON public.mixed TO api_user;
+        SELECT composure.expose('public.mixed', key => '{id}', optional => '{broken}', partial => true, deadline => '300ms');""")
+    wait_until(lambda: at.ask("/api/mixed").status == 200, "an answer")
+    at.hangs(True)
+    open_it(at, "/api/mixed")
+    at.hangs(False)
+
+    def closed():
+        answer = at.ask("/api/mixed")
+        assert answer.status == 503 or "composure-partial" in answer.headers, answer.out
+        return ": closed" in at.breaker("mixed reads")
+    wait_until(closed, "its breaker to close", 10)
+
+
 def test_writes_have_a_breaker_of_their_own(host):
     at = host(sql="""CREATE TABLE public.notes (id int PRIMARY KEY, text text);
                      CREATE FUNCTION public.hang() RETURNS trigger LANGUAGE plpgsql AS
@@ -224,6 +243,23 @@ def test_silence_of_postgresql_is_an_answer(own_cluster, own_database, workers):
     finally:
         own_cluster.thaw()
     wait_until(lambda: at.ask("/api/users/2").status == 200 and at.ask("/readyz").status == 200, "it to answer again", 5)
+
+
+def test_silence_is_noticed_though_whoever_would_have_told_is_gone(own_cluster, own_database, workers):
+    """The worker that followed the feed dies; the next one has connections that stand, and never had an answer to a poll."""
+    at = Host(own_database, workers(2, own_database, deadline_ms=20000, cache_bytes=0))
+    for n in range(1, 40):
+        assert at.ask(f"/api/users/{n}").status == 200
+    holder, = [p for p in at.workers.processes if "the feed starts" in p.output()]
+    own_cluster.freeze()
+    try:
+        holder.kill()
+        wait_until(lambda: "opened 0 times" not in at.breaker("postgresql"), "the breaker to open", 4)
+        answer = at.ask("/api/users/50")
+        assert answer.status == 503 and code(answer) == "database_unavailable", answer.out
+    finally:
+        own_cluster.thaw()
+    wait_until(lambda: at.ask("/api/users/51").status == 200, "it to answer again", 5)
 
 
 def test_all_workers_together_make_few_attempts_to_connect(own_cluster, own_database, workers):
@@ -289,6 +325,21 @@ def test_a_resource_has_no_more_places_than_can_be_answered_in_time(host):
     assert len(refused) >= 60 and {code(a) for a in refused} <= {"overloaded", "circuit_open"}
     assert all(1 <= int(a.headers["retry-after"]) <= 10 for a in refused)
     assert sum(status == 200 for status, _, _ in got) >= 5
+
+
+def test_probes_are_answered_by_a_worker_that_has_too_much_to_do(host):
+    at = host(requests_max=3, bulkhead_share=100, cache_bytes=0, sql="SELECT composure.expose('public.moods', key => '{id}', deadline => '3s')")
+    at.hangs(True)
+    waiting = [threading.Thread(target=at.ask, args=("/api/moods",)) for _ in range(3)]
+    for t in waiting:
+        t.start()
+    wait_until(lambda: code(at.ask("/api/nothing")) == "overloaded", "the worker to have enough")
+    for probe in ("/healthz", "/readyz"):
+        assert at.ask(probe).status == 200
+    for t in waiting:
+        t.join()
+    at.hangs(False)
+    wait_until(lambda: at.ask("/api/moods").status == 200, "it to be back", 5)
 
 
 def test_the_places_of_a_worker_that_dies_are_free(host):

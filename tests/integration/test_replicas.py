@@ -216,6 +216,31 @@ def test_what_is_kept_is_not_given_to_who_has_seen_more(pair, worker, another_ho
         assert name_of(there, key, 3, Composure_LSN=lsn) == f"Name {n}"
 
 
+@pytest.mark.parametrize("policy", ["min-fresh=30", "stale-while-revalidate=30", "stale-if-error=30"])
+def test_what_is_out_of_date_is_not_given_to_who_has_seen_more(pair, worker, another_host, policy):
+    """The feed has told of its write by then, so what is kept is known to be older, and would serve others."""
+    primary, replica, database = pair
+    key = database.keys["demo"]
+    other_key = database.create_key("other", role="api_user")
+    database.sql(f"SELECT composure.expose('public.users', cache => 'ttl=60, {policy}')")
+    replica.catch_up(primary)
+    here = worker(database, read_dsn=read_dsn(replica))
+    there = worker(database, read_dsn=read_dsn(replica), **another_host)
+    wait_until(lambda: ask(there, "GET", "/api/users/3", key).headers["cache-status"].startswith("Composure; hit"), "a hit")
+    lsn = rename(here, key, 3, "Seen").headers["composure-lsn"]
+    database.sql("CREATE TABLE public.noise (n int); DROP TABLE public.noise")  # a later position
+    wait_until(lambda: ask(there, "GET", "/api/users/4", key, Composure_LSN=lsn).headers["cache-status"].startswith("Composure; hit"),
+               "the feed to have told of it")
+    if policy == "stale-if-error=30":
+        assert ask(there, "GET", "/api/users/5", other_key).status == 200
+        replica.kill()
+        primary.kill()
+        answer = ask(there, "GET", "/api/users/3", key, Composure_LSN=lsn)
+        assert (answer.status, ask(there, "GET", "/api/users/3", other_key).status) == (503, 200), answer.out
+    else:
+        assert name_of(there, key, 3, Composure_LSN=lsn) == "Seen"
+
+
 def test_a_malformed_position_is_refused_where_there_are_replicas(pair, worker):
     primary, replica, database = pair
     key = database.keys["demo"]
