@@ -874,7 +874,8 @@ static enum next failed(struct exchange *ex)
 		return key_problem(ex);
 	if (w->failed_mark == MARK_RECORD && is(ex, IDEMPOTENCY_TOO_LARGE))
 		return kept_too_large(ex);
-	if (w->unknown && (!knows || ex->query_status == ERR_UNAVAILABLE))
+	/* Before the key is its own it has not been looked up: what goes wrong there says nothing of the commit. */
+	if (w->unknown && (!knows || ex->query_status == ERR_UNAVAILABLE || w->failed_mark == MARK_BEGIN))
 		return ask_again(ex);
 	if (w->answered && is(ex, "0A000")) {
 		/* A rule of the table's, which WITH does not take. */

@@ -538,6 +538,28 @@ def test_a_commit_whose_answer_is_lost_is_asked_for_again(own_cluster, own_datab
     assert same(again, answers[0]) and again.headers["idempotency-replayed"] == "true"
 
 
+def test_what_goes_wrong_before_a_lost_commit_is_looked_up_says_nothing_of_it(own_cluster, own_database, worker):
+    api = Api(worker(own_database, deadline_ms=20000), own_database.keys["demo"])
+    assert api.post().status == 201
+    before = count(own_database)
+    commits_wait(own_database)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(api.post(once="lost")))
+    thread.start()
+    wait_until(lambda: waiting_commit(own_database), "the commit to wait")
+    own_database.sql("""SET synchronous_commit = local;
+        ALTER FUNCTION composure.idem_begin RENAME TO idem_begins;
+        CREATE FUNCTION composure.idem_begin(text, text, bytea, text, text) RETURNS void LANGUAGE plpgsql AS
+          $$BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = 'XX000'; END$$""")
+    own_cluster.psql("postgres", "-c", "ALTER SYSTEM RESET synchronous_standby_names")
+    own_cluster.kill()
+    own_cluster.start()
+    wait_until(lambda: "ERROR:  not now" in own_cluster.process.output(), "it to be asked for in vain")
+    own_database.sql("DROP FUNCTION composure.idem_begin; ALTER FUNCTION composure.idem_begins RENAME TO idem_begin")
+    thread.join()
+    assert answers[0].status == 201 and count(own_database) == before + 1
+
+
 def test_without_a_key_a_lost_commit_is_a_504_and_not_tried_again(own_cluster, own_database, worker):
     api = Api(worker(own_database, deadline_ms=20000), own_database.keys["demo"])
     assert api.post().status == 201
