@@ -167,6 +167,9 @@ DECLARE
     (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = p_relation)
     OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = p_relation)
     OR EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = p_relation);
+  -- Under its function's name, since a column may be called tg_op.
+  op constant text := format('note_rows_%s.tg_op', p_relation);
+  is_hard constant text := format('%s OPERATOR(pg_catalog.=) ANY (''{DELETE,TRUNCATE}'')', op);
   -- A column that is gone is not to be found in the name of the rows instead.
   rows_name constant text := (
     SELECT 'row_' || n FROM generate_series(1, 1000) n
@@ -184,17 +187,17 @@ DECLARE
   variables text := '';
   columns text := '';
 BEGIN
-  -- Its search_path is set, though that costs: else a type that the writer made, pg_temp.text say, would stand for ours, and
-  -- its check would run as us.
+  -- All names say their schema, types too: search_path is the writer's, whose pg_temp.text would stand for ours, and its check run
+  -- as us. To set it costs each write two walks over all settings. Little is evaluated, for the same reason.
   FOR item IN
     SELECT n.key, n.num, count(*) AS resources,
            string_agg(format(E'PERFORM composure.note_change(%L, k%s, %s);\n', n.resource, n.num,
-                             CASE WHEN n.hard THEN 'true' ELSE 'hard' END), '    ' ORDER BY n.resource) AS calls,
-           string_agg(format('(%L, k%s, hard)', n.resource, n.num), ', ' ORDER BY n.resource) AS rows
+                             CASE WHEN n.hard THEN 'true' ELSE is_hard END), '    ' ORDER BY n.resource) AS calls,
+           string_agg(format('(%L, k%s, %s OPERATOR(pg_catalog.=) ''DELETE'')', n.resource, n.num, op), ', ' ORDER BY n.resource) AS rows
       FROM (SELECT *, dense_rank() OVER (ORDER BY w.key) AS num FROM composure.noted_by(p_relation) w) n
      GROUP BY n.key, n.num ORDER BY n.num
   LOOP
-    variables := variables || format(E'  k%s text[];\n', item.num);
+    variables := variables || format(E'  k%s pg_catalog.text[];\n', item.num);
     unknown := unknown || format(E'      own.k%s := NULL;\n', item.num);
     IF item.key IS NULL THEN
       notes := notes || format(E'  IF k%1$s IS NULL THEN\n    %2$s  END IF;\n', item.num, item.calls);
@@ -205,17 +208,15 @@ BEGIN
       deleted := deleted || format(any_row, 'old');
       CONTINUE;
     END IF;
-    -- What note_change() does, without the call where that is all.
+    -- What note_change() does, without the call where that is all. The count stops one above, so that it stays short.
     notes := notes || format(
-      E'  noted := pg_catalog.current_setting(''composure.noted'', true);\n'
-      '  listed := pg_catalog.cardinality(k%1$s);\n'
-      '  IF listed OPERATOR(pg_catalog.>) 0 AND listed OPERATOR(pg_catalog.<=) 100\n'
+      E'  IF pg_catalog.cardinality(k%1$s) OPERATOR(pg_catalog.>) 0 AND pg_catalog.cardinality(k%1$s) OPERATOR(pg_catalog.<=) 100\n'
       '     AND pg_catalog.pg_column_size(k%1$s) OPERATOR(pg_catalog.<=) 4096\n'
-      '     AND (noted IS NULL OR pg_catalog.octet_length(noted) OPERATOR(pg_catalog.<) 1000) THEN\n'
-      '    noted := pg_catalog.set_config(''composure.noted'', pg_catalog.concat(noted, %2$L), true);\n'
+      '     AND pg_catalog.octet_length(pg_catalog.set_config(''composure.noted'', pg_catalog.left(pg_catalog.concat('
+      'pg_catalog.current_setting(''composure.noted'', true), %2$L), %5$s), true)) OPERATOR(pg_catalog.<) %5$s THEN\n'
       '    INSERT INTO composure.change (resource, keys, hard) VALUES %3$s;\n'
-      '  ELSIF listed IS NULL OR listed OPERATOR(pg_catalog.>) 0 THEN\n    %4$s  END IF;\n',
-      item.num, repeat('.', item.resources::int), item.rows, item.calls);
+      '  ELSIF k%1$s IS NULL OR pg_catalog.cardinality(k%1$s) OPERATOR(pg_catalog.>) 0 THEN\n    %4$s  END IF;\n',
+      item.num, repeat('.', item.resources::int), item.rows, item.calls, 1000 + item.resources);
     -- As an item's path has it. concat() and no cast, which would take the blanks off a char(n).
     SELECT format('pg_catalog.concat(%s)', string_agg('NEW.' || k.quoted, ', '','', ' ORDER BY k.n)),
            format('pg_catalog.concat(%s)', string_agg('OLD.' || k.quoted, ', '','', ' ORDER BY k.n)),
@@ -242,17 +243,17 @@ BEGIN
     RETURN NULL;
   END IF;
   IF NOT by_row THEN
-    SELECT coalesce(E'  DECLARE\n' || string_agg(format(E'    "%s" text;\n', replace(k.name, '"', '""')), '' ORDER BY k.name), '') INTO columns
+    SELECT coalesce(E'  DECLARE\n' || string_agg(format(E'    "%s" pg_catalog.text;\n', replace(k.name, '"', '""')), '' ORDER BY k.name), '')
+      INTO columns
       FROM (SELECT DISTINCT unnest(w.key) AS name FROM composure.noted_by(p_relation) w) k;
   END IF;
-  RETURN format(E'-- by %s\n%s#variable_conflict use_column\n<<own>>\nDECLARE\n%s  noted text;\n  listed int;\n  op constant text := TG_OP;\n'
-                '  hard constant boolean := TG_OP OPERATOR(pg_catalog.=) ''DELETE'' OR TG_OP OPERATOR(pg_catalog.=) ''TRUNCATE'';\nBEGIN\n',
+  RETURN format(E'-- by %s\n%s#variable_conflict use_column\n<<own>>\nDECLARE\n%sBEGIN\n',
                 CASE WHEN by_row THEN 'row' ELSE 'statement' END,
                 CASE WHEN composure.note_settings(p_relation) <> '' THEN E'-- under settings of our own\n' END, variables)
     || CASE WHEN inserted <> '' THEN format(
-         E'  IF op OPERATOR(pg_catalog.<>) ''TRUNCATE'' THEN\n%s  BEGIN\n    IF own.op OPERATOR(pg_catalog.=) ''INSERT'' THEN\n%s'
-         '    ELSIF own.op OPERATOR(pg_catalog.=) ''DELETE'' THEN\n%s    ELSE\n%s    END IF;\n%s  END;\n  END IF;\n',
-         columns, inserted, deleted, updated,
+         E'%1$s  BEGIN\n    IF %5$s OPERATOR(pg_catalog.=) ''INSERT'' THEN\n%2$s'
+         '    ELSIF %5$s OPERATOR(pg_catalog.=) ''UPDATE'' THEN\n%4$s    ELSIF %5$s OPERATOR(pg_catalog.=) ''DELETE'' THEN\n%3$s    END IF;\n%6$s  END;\n',
+         columns, inserted, deleted, updated, op,
          -- A record has no variable behind it.
          CASE WHEN by_row THEN E'  EXCEPTION WHEN OTHERS THEN\n' || unknown ELSE '' END) ELSE '' END
     || notes || E'  RETURN NULL;\nEND\n';
@@ -264,9 +265,10 @@ $f$;
 DO $do$
 DECLARE
   was constant text := pg_get_functiondef('composure.keep_triggers(text[])'::regprocedure);
-  becomes constant text := replace(was, 'CASE WHEN c.relkind = ''m'' THEN c.xmin END', 'c.xmin');
+  contents constant text := replace(was, 'CASE WHEN c.relkind = ''m'' THEN c.xmin END', 'c.xmin');
+  becomes constant text := replace(contents, ' SECURITY DEFINER SET search_path = pg_catalog, pg_temp%s AS ', ' SECURITY DEFINER%s AS ');
 BEGIN
-  IF becomes = was THEN
+  IF contents = was OR becomes = contents THEN
     RAISE EXCEPTION 'composure.keep_triggers() is not that of 0009_changes';
   END IF;
   EXECUTE becomes;

@@ -56,7 +56,7 @@ def turn(database, home, name):
 
 
 def main():
-    home = Home()
+    home = Home("/var/tmp")  # a disk, where a commit waits for it
     try:
         cluster = Cluster(home, fsync="on", full_page_writes="on", shared_buffers="256MB", max_wal_size="4GB")
         database = cluster.create_database("bench")

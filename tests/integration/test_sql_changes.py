@@ -803,19 +803,42 @@ def test_what_runs_under_a_superuser_is_not_made_to_by_one(cluster):
         cluster.psql("postgres", "-c", "DROP ROLE changes_owner")
 
 
-def test_a_writers_own_types_do_not_run_as_us(session):
-    """The triggers' functions are the owner's: a type of the writer's that is called as one of PostgreSQL's is not taken."""
+def test_nothing_of_a_writers_own_runs_as_us(session):
+    """The triggers' functions are the owner's: types, functions and operators of the writer's that are called as PostgreSQL's are
+    not taken, wherever they stand before those in search_path."""
     session.run("""CREATE TABLE public.written (id int PRIMARY KEY, name text); INSERT INTO public.written VALUES (1, 'a');
-        CREATE ROLE writes_only; GRANT SELECT, INSERT, UPDATE ON public.written TO writes_only""")
+        CREATE ROLE writes_only; GRANT SELECT, INSERT, UPDATE, DELETE ON public.written TO writes_only;
+        CREATE SCHEMA mine AUTHORIZATION writes_only""")
     session.run("SELECT composure.expose('public.written', cache => 'ttl=60')")
     session.run("SET SESSION AUTHORIZATION writes_only")
     try:
-        session.run("""CREATE TEMP TABLE seen (who pg_catalog.text); GRANT ALL ON pg_temp.seen TO PUBLIC;
-            CREATE FUNCTION pg_temp.look(v pg_catalog.text) RETURNS boolean LANGUAGE plpgsql AS
-              $$BEGIN INSERT INTO pg_temp.seen VALUES (current_user); RETURN true; END$$;
-            CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.look(VALUE))""")
-        session.run("UPDATE public.written SET name = 'b' WHERE id = 1")
-        session.run("INSERT INTO public.written VALUES (2, 'c')")
+        session.run("""CREATE TEMP TABLE seen (who pg_catalog.text); GRANT ALL ON pg_temp.seen TO PUBLIC; GRANT USAGE ON SCHEMA mine TO PUBLIC;
+            CREATE FUNCTION mine.look() RETURNS boolean LANGUAGE plpgsql AS
+              $$BEGIN INSERT INTO pg_temp.seen VALUES (current_user); RETURN true; END$$""")
+        for schema in ("pg_temp", "mine"):
+            for name in ("text", "bool", "int4", "_text", "trigger", "int8"):
+                of = {"trigger": "text", "_text": "text[]"}.get(name, name)
+                session.run(f"CREATE DOMAIN {schema}.{name} AS pg_catalog.{of} CHECK (mine.look())")
+        for name, takes, gives in [("cardinality", "anyarray", "int4"), ("concat", "VARIADIC pg_catalog.text[]", "text"),
+                                   ("left", "pg_catalog.text, pg_catalog.int4", "text"), ("octet_length", "pg_catalog.text", "int4"),
+                                   ("pg_column_size", "pg_catalog.text[]", "int4"), ("repeat", "pg_catalog.text, pg_catalog.int4", "text"),
+                                   ("current_setting", "pg_catalog.text, pg_catalog.bool", "text"),
+                                   ("set_config", "pg_catalog.text, pg_catalog.text, pg_catalog.bool", "text")]:
+            session.run(f"CREATE FUNCTION mine.{name}({takes}) RETURNS pg_catalog.{gives} LANGUAGE plpgsql AS "
+                        "$$BEGIN PERFORM mine.look(); RETURN NULL; END$$")
+        for of, signs in [("text", ("=", "<>")), ("int4", ("<", ">", "<="))]:
+            session.run(f"CREATE FUNCTION mine.op(pg_catalog.{of}, pg_catalog.{of}) RETURNS pg_catalog.bool LANGUAGE plpgsql AS "
+                        "$$BEGIN RETURN mine.look(); END$$")
+            for sign in signs:
+                session.run(f"CREATE OPERATOR mine.{sign} (FUNCTION = mine.op, LEFTARG = pg_catalog.{of}, RIGHTARG = pg_catalog.{of})")
+        for path in ("pg_temp, mine, pg_catalog, public", "mine, pg_temp, pg_catalog"):
+            session.run(f"SET search_path = {path}")
+            session.run("UPDATE public.written SET name = 'b' WHERE id OPERATOR(pg_catalog.=) 1")
+            session.run("INSERT INTO public.written VALUES (2, 'c')")
+            session.run("DELETE FROM public.written WHERE id OPERATOR(pg_catalog.=) 2")
+            session.run("INSERT INTO public.written SELECT pg_catalog.generate_series(10, 300)")
+            session.run("DELETE FROM public.written WHERE id OPERATOR(pg_catalog.>=) 10")
+        session.run("RESET search_path")
         assert session.run("SELECT DISTINCT who FROM pg_temp.seen WHERE who <> 'writes_only'") == []
     finally:
         session.run("RESET SESSION AUTHORIZATION")

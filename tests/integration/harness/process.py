@@ -82,8 +82,8 @@ def as_user(argv):
 class Home:
     """A short-named folder of USER's: Unix socket paths end at 107 bytes, and the checkout may be closed to USER."""
 
-    def __init__(self):
-        self.path = Path(tempfile.mkdtemp(prefix="cmps-", dir=place_for_files()))
+    def __init__(self, place=None):
+        self.path = Path(tempfile.mkdtemp(prefix="cmps-", dir=place or place_for_files()))
         self.give(self.path)
         self.path.chmod(0o755)
         self.shared = None
