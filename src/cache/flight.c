@@ -7,7 +7,7 @@
 
 #include "shm/point.h"
 
-enum { PLACES = 16384, WRITES = 65536, STOPPED_US = 300000, LOOK_US = 45000 };
+enum { PLACES = 16384, SETS = 8192, WAYS = 7, STOPPED_US = 300000, LOOK_US = 45000 };
 
 struct place {
 	_Atomic uint64_t word;        /* hash:22 epoch:18 slot:9 begins:1 ticket:14, or 0 */
@@ -22,9 +22,16 @@ enum { HASH_AT = 42, EPOCH_AT = 24, SLOT_AT = 15 };
 static const int64_t FOR_ONE = -1; /* for asked_us, when it is over */
 static const uint64_t BEGINS = 1 << 14, TICKET = BEGINS - 1, SLOT = 0x1ff, EPOCH = 0x3ffff;
 
+/* A cache line. Who is pushed out raises the floor before: of those who are not here nothing is known up to then. */
+struct wrote {
+	_Atomic uint64_t way[WAYS];   /* check:16 us:48, or 0 */
+	_Atomic uint64_t floor_us;
+};
+static_assert(sizeof(struct wrote) == 64, "a cache line");
+
 struct table {
 	struct place place[PLACES];
-	_Atomic int64_t wrote_us[WRITES];
+	struct wrote wrote[SETS];
 };
 
 struct flights {
@@ -131,16 +138,64 @@ bool flight_was_for_one(struct flights *f, const struct flight_ref *ref)
 	       atomic_load_explicit(&p->asked_us, memory_order_relaxed) == FOR_ONE;
 }
 
+/* --- who wrote what --- */
+
+enum { CHECK_AT = 48 };
+
+static const uint64_t TIME = ((uint64_t)1 << CHECK_AT) - 1; /* of the clock that starts with the machine: nine years */
+
+static void raise_to(_Atomic uint64_t *at, uint64_t least)
+{
+	uint64_t was = atomic_load_explicit(at, memory_order_relaxed);
+	while (was < least && !atomic_compare_exchange_weak_explicit(at, &was, least, memory_order_release, memory_order_relaxed))
+		;
+}
+
+/* The one that is its own, else a free one, else the oldest; *word is what stands there. */
+static _Atomic uint64_t *way_for(struct wrote *w, uint64_t check, uint64_t *word)
+{
+	_Atomic uint64_t *best = NULL;
+	for (unsigned i = 0; i < WAYS; i++) {
+		uint64_t v = atomic_load_explicit(&w->way[i], memory_order_relaxed);
+		if (v && v >> CHECK_AT == check) {
+			*word = v;
+			return &w->way[i];
+		}
+		if (!best || (v & TIME) < (*word & TIME)) {
+			best = &w->way[i];
+			*word = v;
+		}
+	}
+	return best;
+}
+
 void flights_wrote(struct flights *f, uint64_t which, int64_t now_us)
 {
-	_Atomic int64_t *at = &f->table->wrote_us[which % WRITES];
-	int64_t was = atomic_load_explicit(at, memory_order_relaxed);
-	/* Stopped since the clock was looked at, another one's later write stands there. */
-	while (was < now_us && !atomic_compare_exchange_weak_explicit(at, &was, now_us, memory_order_release, memory_order_relaxed))
-		;
+	struct wrote *w = &f->table->wrote[which % SETS];
+	uint64_t check = which >> CHECK_AT, now = (uint64_t)now_us & TIME, word;
+	for (;;) {
+		_Atomic uint64_t *way = way_for(w, check, &word);
+		bool own = word && word >> CHECK_AT == check;
+		/* Stopped since the clock was looked at, another one's later write stands there. */
+		if (own && (word & TIME) >= now)
+			return;
+		if (!own)
+			raise_to(&w->floor_us, word & TIME);
+		if (atomic_compare_exchange_strong_explicit(way, &word, check << CHECK_AT | now, memory_order_release, memory_order_relaxed))
+			return;
+	}
 }
 
 int64_t flights_wrote_us(const struct flights *f, uint64_t which)
 {
-	return atomic_load_explicit(&f->table->wrote_us[which % WRITES], memory_order_acquire);
+	const struct wrote *w = &f->table->wrote[which % SETS];
+	uint64_t latest = 0;
+	for (unsigned i = 0; i < WAYS; i++) {
+		uint64_t v = atomic_load_explicit(&w->way[i], memory_order_acquire);
+		if (v && v >> CHECK_AT == which >> CHECK_AT && (v & TIME) > latest)
+			latest = v & TIME;
+	}
+	/* After the ways: who pushed it out while they were looked at had raised this before. */
+	uint64_t floor = atomic_load_explicit(&w->floor_us, memory_order_acquire);
+	return (int64_t)(latest > floor ? latest : floor);
 }

@@ -18,7 +18,7 @@
 /* Changes whenever a structure in the region changes: builds with different numbers have different files. (Programs of
  * the tests have others, and less room.) */
 #ifndef REGION_LAYOUT
-#define REGION_LAYOUT 11
+#define REGION_LAYOUT 12
 #endif
 #ifndef REGION_CATALOG_BYTES
 #define REGION_CATALOG_BYTES ((size_t)(8 << 20) + 4096)

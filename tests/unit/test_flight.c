@@ -283,6 +283,30 @@ static void an_earlier_write_that_is_told_later_hides_no_later_one(void **state)
 	assert_int_equal(flights_wrote_us(a, 5), NOW + MS);
 }
 
+/* Else hosts where much is written would serve nobody anything stale after a while. */
+static void writes_of_others_are_not_taken_for_his(void **state)
+{
+	(void)state;
+	for (uint64_t i = 0; i < 20000; i++)
+		flights_wrote(a, i * 0x9e3779b97f4a7c15, NOW + (int64_t)i);
+	unsigned wrong = 0;
+	for (uint64_t i = 20000; i < 40000; i++)
+		wrong += flights_wrote_us(b, i * 0x9e3779b97f4a7c15) != 0;
+	assert_in_range(wrong, 0, 200);
+}
+
+static void however_many_write_none_is_forgotten(void **state)
+{
+	(void)state;
+	enum { MANY = 300000 };
+	for (uint64_t i = 0; i < MANY; i++)
+		flights_wrote(i % 2 ? a : b, i * 0x9e3779b97f4a7c15, NOW + (int64_t)i);
+	for (uint64_t i = 0; i < MANY; i++)
+		assert_true(flights_wrote_us(a, i * 0x9e3779b97f4a7c15) >= NOW + (int64_t)i);
+	/* What was asked for behind most of them may still be served. */
+	assert_true(flights_wrote_us(a, 12345) < NOW + MANY - 10000);
+}
+
 #define flight_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -304,6 +328,8 @@ int main(void)
 		flight_test(random_words_are_nobodys_or_pass),
 		flight_test(when_somebody_wrote_is_remembered_for_him),
 		flight_test(an_earlier_write_that_is_told_later_hides_no_later_one),
+		flight_test(writes_of_others_are_not_taken_for_his),
+		flight_test(however_many_write_none_is_forgotten),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

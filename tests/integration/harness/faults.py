@@ -249,7 +249,8 @@ class Scene:
         for r in rows:
             wrong += [*judge(r, r.name in ("healthz", *spared)), *judge_recovery(r)]
         missed = [a for a in seen["cached"] if begin <= a.due < back and a.status not in GOOD]
-        wrong += [f"cached: {len(missed)} were not answered while PostgreSQL was away"] if missed else []
+        wrong += [f"cached: {len(missed)} were not answered while PostgreSQL was away, those of the seconds "
+                  + ", ".join(f"{a.due - begin:.3f}" for a in missed[:5]) + f" of {back - begin:.3f}"] if missed else []
         for r in culprits:
             wrong += judge(r, spared=False)
         for r in (hits, *(r for r in rows if r.name in ("healthz", *spared))):
