@@ -424,7 +424,8 @@ def test_reads_go_on_while_the_primary_is_silent(pair, worker):
 
 def test_reads_go_on_while_the_primary_is_lost(pair, workers):
     primary, replica, database = pair
-    key = database.keys["demo"]
+    # The first write may meet a server that dies behind the commit: for who does not know what he wrote no replica reads.
+    key, writer = database.keys["demo"], database.create_key("writer", role="api_user", plan=None)
     dsn = f"host={primary.sockets},{replica.sockets} dbname=own user=composure_worker target_session_attrs=read-write"
     made = workers(2, database, dsn=dsn, read_dsn=read_dsn(replica))
     settled(made, key, replica)
@@ -432,11 +433,12 @@ def test_reads_go_on_while_the_primary_is_lost(pair, workers):
     time.sleep(0.3)
     readers = [Reader(made, key) for _ in range(4)]
     wait_until(lambda: all(len(r.got) > 20 for r in readers), "answers before")
+    killed = time.monotonic()
     primary.kill()
 
     def refused():
         begin = time.monotonic()
-        answer = ask(made, "PATCH", "/api/users/1", key, {"name": "x"})
+        answer = ask(made, "PATCH", "/api/users/1", writer, {"name": "x"})
         return answer.status == 503 and answer.headers["retry-after"] and time.monotonic() - begin < 0.5
     wait_until(refused, "writes to be refused at once", 5)
     with made.fcgi() as c:
@@ -445,6 +447,6 @@ def test_reads_go_on_while_the_primary_is_lost(pair, workers):
     gone = time.monotonic()
     wait_until(lambda: all(len([g for g in r.got if g[0] > gone + 3]) > 20 for r in readers), "answers without a primary", 20)
     replica.promote()
-    wait_until(lambda: ask(made, "PATCH", "/api/users/1", key, {"name": "x"}).status == 200, "a write", 10)
+    wait_until(lambda: ask(made, "PATCH", "/api/users/1", writer, {"name": "x"}).status == 200, "a write", 10)
     got = [one for r in readers for one in r.end()]
-    assert {status for _, _, status in got} == {200}
+    assert [(round(at - killed, 3), status) for at, _, status in got if status != 200] == []
