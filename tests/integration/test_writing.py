@@ -518,21 +518,32 @@ def waiting_commit(database):
     return database.value("SELECT min(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 
 
+def post_that_waits(api, database, **more):
+    """(its thread, its answer once that has ended); the commit is in the log, and waits."""
+    commits_wait(database)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(api.post(**more)))
+    thread.start()
+    wait_until(lambda: waiting_commit(database), "the commit to wait")
+    return thread, answers
+
+
+def crash_behind_the_commit(cluster):
+    """And back; commits wait for nobody then."""
+    cluster.psql("postgres", "-c", "ALTER SYSTEM RESET synchronous_standby_names")
+    cluster.kill()
+    cluster.start()
+
+
 def test_a_commit_whose_answer_is_lost_is_asked_for_again(own_cluster, own_database, worker):
     """The backend is killed while its commit waits for a standby that does not answer: the commit is in the log."""
     api = Api(worker(own_database, deadline_ms=20000), own_database.keys["demo"])
     assert api.post().status == 201
     before = count(own_database)
-    commits_wait(own_database)
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(api.post(once="lost")))
-    thread.start()
-    pid = wait_until(lambda: waiting_commit(own_database), "the commit to wait")
-    own_cluster.psql("postgres", "-c", "ALTER SYSTEM RESET synchronous_standby_names")
-    own_cluster.kill()
-    own_cluster.start()
+    thread, answers = post_that_waits(api, own_database, once="lost")
+    crash_behind_the_commit(own_cluster)
     thread.join()
-    assert pid and answers[0].status == 201
+    assert answers[0].status == 201
     assert count(own_database) == before + 1
     again = api.post(once="lost")
     assert same(again, answers[0]) and again.headers["idempotency-replayed"] == "true"
@@ -542,18 +553,12 @@ def test_what_goes_wrong_before_a_lost_commit_is_looked_up_says_nothing_of_it(ow
     api = Api(worker(own_database, deadline_ms=20000), own_database.keys["demo"])
     assert api.post().status == 201
     before = count(own_database)
-    commits_wait(own_database)
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(api.post(once="lost")))
-    thread.start()
-    wait_until(lambda: waiting_commit(own_database), "the commit to wait")
+    thread, answers = post_that_waits(api, own_database, once="lost")
     own_database.sql("""SET synchronous_commit = local;
         ALTER FUNCTION composure.idem_begin RENAME TO idem_begins;
         CREATE FUNCTION composure.idem_begin(text, text, bytea, text, text) RETURNS void LANGUAGE plpgsql AS
           $$BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = 'XX000'; END$$""")
-    own_cluster.psql("postgres", "-c", "ALTER SYSTEM RESET synchronous_standby_names")
-    own_cluster.kill()
-    own_cluster.start()
+    crash_behind_the_commit(own_cluster)
     wait_until(lambda: "ERROR:  not now" in own_cluster.process.output(), "it to be asked for in vain")
     own_database.sql("DROP FUNCTION composure.idem_begin; ALTER FUNCTION composure.idem_begins RENAME TO idem_begin")
     thread.join()
@@ -564,11 +569,7 @@ def test_without_a_key_a_lost_commit_is_a_504_and_not_tried_again(own_cluster, o
     api = Api(worker(own_database, deadline_ms=20000), own_database.keys["demo"])
     assert api.post().status == 201
     before = count(own_database)
-    commits_wait(own_database)
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(api.post()))
-    thread.start()
-    wait_until(lambda: waiting_commit(own_database), "the commit to wait")
+    thread, answers = post_that_waits(api, own_database)
     own_cluster.kill()
     thread.join()
     assert (answers[0].status, answers[0].code, answers[0].headers["retry-after"]) == (504, "outcome_unknown", "1")
